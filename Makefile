@@ -1,0 +1,49 @@
+# `make run` sets up and runs the daemon on the demo site; `make help` lists the rest.
+
+VENV := .venv
+READY := $(VENV)/.ready
+
+# Whether a Python is new enough and can make virtual environments.  It is run, not only
+# looked for: a name on the PATH may be a shim with nothing behind it.
+FITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	if $$p $(FITS); then echo $$p; break; fi; done)
+
+.PHONY: run test check bench soak clean help
+
+run: $(READY)  ## run the daemon on the demo site, in the foreground
+	$(VENV)/bin/assetd run -C tests/sites/demo
+
+test: check  ## lint, types and tests
+	$(VENV)/bin/pytest -n 2
+
+check: $(READY)  ## lint and types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: $(READY)  ## measure, and print a table
+	PYTHONPATH=tests $(VENV)/bin/python -m bench
+
+soak: $(READY)  ## the long tests, unbounded
+	$(VENV)/bin/pytest -m soak
+
+clean:  ## remove what `make` made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf tests/sites/demo/public tests/sites/demo/.assetd
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile | expand -t 8
+
+# Done again when pyproject.toml changes.
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) $(FITS) || { \
+		echo "make: no Python 3.11 or later that can make virtual environments." >&2; \
+		echo "Debian and Ubuntu keep that part in a package of its own: apt-get install python3-venv" >&2; \
+		echo "A Python elsewhere: make PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@

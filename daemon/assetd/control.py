@@ -1,0 +1,224 @@
+"""The control socket's end in the daemon: one JSON object a line, asked and answered.
+
+Runs on the owner's loop and never blocks it: a client that reads slowly has a bounded buffer, one
+that sends too much or rubbish is told so and hung up on.  Only processes of our own user are
+listened to.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from assetd import client, report
+from assetd.engine import Engine, Order
+from assetd.errors import AlreadyRunningError
+
+REQUEST_LIMIT: Final = 1 << 20
+"""Bytes of one request."""
+REPLY_LIMIT: Final = 64 << 20
+"""Bytes that may wait for a client that does not read."""
+CLIENT_LIMIT: Final = 1_200
+_PEER: Final = struct.Struct("=iii")
+
+
+class _RefusedError(Exception):
+    """What was asked makes no sense; the text goes back."""
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    socket: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+    unsent: bytearray = field(default_factory=bytearray)
+    closing: bool = False
+
+
+class Control:
+    """Clients and their requests."""
+
+    def __init__(self, engine: Engine, path: str, stop: Callable[[], None]) -> None:
+        """Listen at *path*, whose project's lock we hold.
+
+        Args:
+            engine: Whom the requests are for.
+            path: Of the socket; an old one is replaced.
+            stop: Called when a client asks us to end.
+        """
+        self._engine = engine
+        self._stop = stop
+        self._path = path
+        self._clients: set[_Client] = set()
+        folder = os.path.dirname(path)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.stat(folder).st_uid != os.geteuid():
+            raise AlreadyRunningError(f"{folder} is another user's: remove it, or ask its owner")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self._listener = socket.socket(
+            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        before = os.umask(0o177)
+        try:
+            with client.address(path) as where:
+                self._listener.bind(where)
+        finally:
+            os.umask(before)
+        self._listener.listen(128)
+        engine.selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def close(self) -> None:
+        """Hang up on everybody; what waits to be read is sent as far as it goes at once."""
+        for each in list(self._clients):
+            self._flush(each)
+            self._hang_up(each)
+        self._engine.selector.unregister(self._listener)
+        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def _accept(self, _mask: int) -> None:
+        for _ in range(32):
+            try:
+                door, _ = self._listener.accept()
+            except OSError:
+                return
+            raw = door.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            _, uid, _ = _PEER.unpack(raw)
+            if uid not in {os.geteuid(), 0} or len(self._clients) >= CLIENT_LIMIT:
+                door.close()
+                continue
+            door.setblocking(False)
+            each = _Client(door)
+            self._clients.add(each)
+            self._engine.selector.register(
+                door, selectors.EVENT_READ, lambda mask, c=each: self._on_client(c, mask)
+            )
+
+    def _on_client(self, each: _Client, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            self._flush(each)
+        if not mask & selectors.EVENT_READ or each not in self._clients:
+            return
+        try:
+            data = each.socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._hang_up(each)
+            return
+        each.received += data
+        while b"\n" in each.received and not each.closing:
+            line, _, rest = bytes(each.received).partition(b"\n")
+            each.received = bytearray(rest)
+            self._on_line(each, line)
+        if len(each.received) > REQUEST_LIMIT:
+            self._fail(each, f"a request of more than {REQUEST_LIMIT} bytes")
+            each.closing = True
+            self._flush(each)
+
+    def _on_line(self, each: _Client, line: bytes) -> None:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise _RefusedError("expected a JSON object")
+            if request.get("v", client.VERSION) != client.VERSION:
+                raise _RefusedError(f"protocol version {request.get('v')!r}: expected 1")
+            self._serve(each, request)
+        except (ValueError, RecursionError) as error:
+            self._fail(each, f"no JSON: {error}")
+        except _RefusedError as error:
+            self._fail(each, str(error))
+
+    def _serve(self, each: _Client, request: dict[str, Any]) -> None:
+        engine = self._engine
+        match request.get("do"):
+            case "status":
+                self._answer(each, report.status(engine))
+            case "sync":
+                began = time.monotonic()
+                engine.sync(
+                    lambda: self._answer(
+                        each,
+                        {
+                            "seconds": round(time.monotonic() - began, 4),
+                            "errors": report.errors(engine),
+                        },
+                    )
+                )
+            case "build":
+                paths, force = request.get("paths", []), request.get("force", False)
+                if not _are_texts(paths) or not isinstance(force, bool):
+                    raise _RefusedError('expected "paths": [text…] and "force": true or false')
+                began = time.monotonic()
+
+                def built(order: Order) -> None:
+                    tally = report.batch(order.tally)
+                    tally["seconds"] = round(time.monotonic() - began, 4)
+                    answer = {
+                        "batch": tally,
+                        "errors": report.errors(engine),
+                        "outputs": engine.outputs,
+                    }
+                    self._answer(each, answer)
+
+                engine.build(Order(tuple(paths), force), built)
+            case "reload":
+                engine.reload()
+                self._answer(each, {})
+            case "stop":
+                self._answer(each, {"pid": os.getpid()})
+                self._stop()
+            case other:
+                raise _RefusedError(f"unknown request {other!r}")
+
+    def _answer(self, each: _Client, data: object) -> None:
+        self._send(each, {"ok": True, "data": data})
+
+    def _fail(self, each: _Client, why: str) -> None:
+        self._send(each, {"ok": False, "error": why})
+
+    def _send(self, each: _Client, message: dict[str, Any]) -> None:
+        if each not in self._clients:
+            return  # it hung up before its answer was ready
+        each.unsent += json.dumps(message).encode("ascii") + b"\n"
+        if len(each.unsent) > REPLY_LIMIT:
+            self._hang_up(each)
+            return
+        self._flush(each)
+
+    def _flush(self, each: _Client) -> None:
+        try:
+            while each.unsent:
+                sent = each.socket.send(each.unsent)
+                del each.unsent[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._hang_up(each)
+            return
+        if each.closing and not each.unsent:
+            self._hang_up(each)
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if each.unsent else 0)
+        key = self._engine.selector.get_key(each.socket)
+        if key.events != events:
+            self._engine.selector.modify(each.socket, events, key.data)
+
+    def _hang_up(self, each: _Client) -> None:
+        if each in self._clients:
+            self._clients.remove(each)
+            self._engine.selector.unregister(each.socket)
+            each.socket.close()
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

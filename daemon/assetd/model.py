@@ -1,0 +1,582 @@
+"""The shared vocabulary, as frozen data.  Imports nothing of ours.
+
+A *place* names a file: relative to the project folder when it is below it, else
+absolute; separated by `/`; bytes that are not UTF-8 as surrogate escapes.
+A *digest* is a SHA-256 in hexadecimal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Place: TypeAlias = str
+Digest: TypeAlias = str
+Row: TypeAlias = list[Any]
+"""A frozen fact as a JSON array, the form in which it crosses pipes and rests in the record."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """A file below a mount."""
+
+    mount: str
+    """The mount's name: its path as the configuration gives it."""
+    path: str
+    """Relative to the mount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What `stat` says of a file's identity.  For equality only, never for order."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+    ctime_ns: int
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.mtime_ns, self.size, self.inode, self.ctime_ns]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the configuration, and where."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return self.message
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """What is wrong with a source, or deserves a warning, and where."""
+
+    message: str
+    file: Place | None = None
+    line: int | None = None
+    """Counted from 1."""
+    column: int | None = None
+    """Counted from 1."""
+    excerpt: str | None = None
+    """The line that it is about."""
+    transient: bool = False
+    """The cause may go away by itself (no space, a killed worker): worth another try."""
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.message, self.file, self.line, self.column, self.excerpt, self.transient]
+
+    def __str__(self) -> str:
+        where = ":".join(str(p) for p in (self.file, self.line, self.column) if p is not None)
+        return f"{where}: {self.message}" if where else self.message
+
+
+class Kind(StrEnum):
+    """What a dependency is on."""
+
+    FILE = "file"
+    """The content of the file at a place; absent is a content too."""
+    GLOB = "glob"
+    """The names that a pattern below a folder finds, whatever is in them."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Dependency:
+    """Something besides its input that a node's result came from."""
+
+    kind: Kind
+    place: Place
+    """Of the file; for a glob, of the folder that the pattern starts from."""
+    pattern: str
+    """Of a glob; empty for a file."""
+    digest: Digest | None
+    """Of the content or of the list of names.  None: the file was not there."""
+
+    @property
+    def key(self) -> tuple[Kind, Place, str]:
+        """What is depended on, whatever it holds."""
+        return (self.kind, self.place, self.pattern)
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.kind.value, self.place, self.pattern, self.digest]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that a node made."""
+
+    name: str
+    """Relative to the mount, and to the output root if it is a leaf."""
+    digest: Digest
+    size: int
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.name, self.digest, self.size]
+
+
+class NodeState(StrEnum):
+    """How a node ended in its last job."""
+
+    BUILT = "built"
+    """The processor ran."""
+    CACHED = "cached"
+    """The store had the result."""
+    CLEAN = "clean"
+    """Nothing that the result comes from had changed."""
+    FAILED = "failed"
+    """The processor said that the input is wrong, or broke.  What it made before stands."""
+    WAITING = "waiting"
+    """A node before it failed; this one was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node as it last ran: what went in, what came out."""
+
+    processor: str
+    path: str
+    version: str
+    """Of the processor and its tool."""
+    options: Digest
+    input: Digest
+    """Of the file that went in, and of its companions."""
+    dependencies: tuple[Dependency, ...] = ()
+    made: tuple[Made, ...] = ()
+    state: NodeState = NodeState.BUILT
+    seconds: float = 0.0
+    failure: Diagnostic | None = None
+    warnings: tuple[Diagnostic, ...] = ()
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [
+            self.processor,
+            self.path,
+            self.version,
+            self.options,
+            self.input,
+            [d.row() for d in self.dependencies],
+            [m.row() for m in self.made],
+            self.state.value,
+            self.seconds,
+            None if self.failure is None else self.failure.row(),
+            [w.row() for w in self.warnings],
+        ]
+
+    @staticmethod
+    def of(row: Row) -> "NodeRecord":
+        """The fact that `row()` made."""
+        processor, path, version, options, input_, deps, made, state, seconds, failure, warns = row
+        return NodeRecord(
+            processor,
+            path,
+            version,
+            options,
+            input_,
+            tuple(Dependency(Kind(k), p, g, d) for k, p, g, d in deps),
+            tuple(Made(*m) for m in made),
+            NodeState(state),
+            seconds,
+            None if failure is None else Diagnostic(*failure),
+            tuple(Diagnostic(*w) for w in warns),
+        )
+
+
+class Cause(StrEnum):
+    """Why a source is looked at again, or an output deleted."""
+
+    NEW = "new"
+    SOURCE_CHANGED = "source-changed"
+    DEPENDENCY_CHANGED = "dependency-changed"
+    DEPENDENCY_APPEARED = "dependency-appeared"
+    DEPENDENCY_GONE = "dependency-gone"
+    VERSION_CHANGED = "version-changed"
+    OPTIONS_CHANGED = "options-changed"
+    TREE_CHANGED = "tree-changed"
+    OUTPUT_MISSING = "output-missing"
+    OUTPUT_CHANGED = "output-changed"
+    REQUESTED = "requested"
+    FORCE_PATTERN = "force-pattern"
+    NO_LONGER_OVERRIDDEN = "no-longer-overridden"
+    OVERRIDDEN = "overridden"
+    CONFLICT = "conflict"
+    CONFLICT_ENDED = "conflict-ended"
+    CHANGED_WHILE_BUILT = "changed-while-built"
+    RETRY = "retry"
+    SOURCE_GONE = "source-gone"
+    SOURCE_IGNORED = "source-ignored"
+    NO_LONGER_MADE = "no-longer-made"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A cause, and what it was about."""
+
+    cause: Cause
+    about: str | None = None
+    """A place, an output or a processor, as the cause has it."""
+    old: str | None = None
+    """A digest, a version or a place, as the cause has it.  None: there was none."""
+    new: str | None = None
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.cause.value, self.about, self.old, self.new]
+
+    @staticmethod
+    def of(row: Row) -> "Reason":
+        """The fact that `row()` made."""
+        return Reason(Cause(row[0]), *row[1:])
+
+
+class EntryState(StrEnum):
+    """Where a source stands."""
+
+    OK = "ok"
+    FAILED = "failed"
+    """A node of it fails; its last good outputs stand."""
+    OVERRIDDEN = "overridden"
+    """A mount before it has the path or claims an output; it is not built."""
+    CONFLICT = "conflict"
+    """Another source of its mount claims an output; neither is built."""
+    BLOCKED = "blocked"
+    """An output of it could not be put in place: somebody else's file is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the record holds of a source."""
+
+    source: Source
+    stamp: Stamp | None
+    """None: it proves nothing (taken in the tick of the last write), so look inside."""
+    digest: Digest | None
+    """None: never read."""
+    state: EntryState
+    claims: tuple[str, ...]
+    """The outputs that its tree ends in."""
+    nodes: tuple[NodeRecord, ...] = ()
+    reason: Reason = Reason(Cause.NEW)
+    problem: Diagnostic | None = None
+    """Why it is overridden, in conflict or blocked, or how its job died."""
+    batch: int = 0
+    """The last one that looked at it."""
+    seconds: float = 0.0
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [
+            self.source.mount,
+            self.source.path,
+            None if self.stamp is None else self.stamp.row(),
+            self.digest,
+            self.state.value,
+            list(self.claims),
+            [n.row() for n in self.nodes],
+            self.reason.row(),
+            None if self.problem is None else self.problem.row(),
+            self.batch,
+            self.seconds,
+        ]
+
+    @staticmethod
+    def of(row: Row) -> "Entry":
+        """The fact that `row()` made."""
+        mount, path, stamp, digest, state, claims, nodes, reason, problem, batch, seconds = row
+        return Entry(
+            Source(mount, path),
+            None if stamp is None else Stamp(*stamp),
+            digest,
+            EntryState(state),
+            tuple(claims),
+            tuple(NodeRecord.of(n) for n in nodes),
+            Reason.of(reason),
+            None if problem is None else Diagnostic(*problem),
+            batch,
+            seconds,
+        )
+
+    @property
+    def diagnostics(self) -> tuple[tuple[str | None, Diagnostic], ...]:
+        """What is wrong with it: the processor's name (None: no processor's fault) and what."""
+        found: list[tuple[str | None, Diagnostic]] = [
+            (n.processor, n.failure) for n in self.nodes if n.failure is not None
+        ]
+        if self.problem is not None and self.state is not EntryState.OVERRIDDEN:
+            found.append((None, self.problem))
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file below the output root that the record says we made."""
+
+    path: str
+    """Relative to the output root."""
+    source: Source
+    digest: Digest
+    stamp: Stamp | None
+    """As we left it.  None: taken in the tick of the write, so compare the digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """What a file was found to hold."""
+
+    place: Place
+    stamp: Stamp | None
+    """None: it proves nothing, or the file is not there."""
+    digest: Digest | None
+    """None: it is not there, or nobody has read it."""
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.place, None if self.stamp is None else self.stamp.row(), self.digest]
+
+    @staticmethod
+    def of(row: Row) -> "FileFact":
+        """The fact that `row()` made."""
+        place, stamp, digest = row
+        return FileFact(place, None if stamp is None else Stamp(*stamp), digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One source to be brought up to date by a worker."""
+
+    id: int
+    source: Source
+    nodes: tuple[NodeRecord, ...] = ()
+    """As the record has them; empty for a new source."""
+    published: Mapping[str, Digest] | None = None
+    """What is in place now, by output.  None is short for nothing."""
+    force: bool = False
+    """Run every node, whatever its key says, and do not ask the store."""
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [
+            self.id,
+            self.source.mount,
+            self.source.path,
+            [n.row() for n in self.nodes],
+            dict(self.published or {}),
+            self.force,
+        ]
+
+    @staticmethod
+    def of(row: Row) -> "Job":
+        """The fact that `row()` made."""
+        id_, mount, path, nodes, published, force = row
+        return Job(
+            id_, Source(mount, path), tuple(NodeRecord.of(n) for n in nodes), published, force
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An output that waits in staging for its turn to be published."""
+
+    output: str
+    staged: str
+    """Absolute path; on the file system of the output root."""
+    digest: Digest
+    size: int
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [self.output, self.staged, self.digest, self.size]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job."""
+
+    job: int
+    stamp: Stamp | None = None
+    digest: Digest | None = None
+    """Of the source.  None: it was not there to be read."""
+    nodes: tuple[NodeRecord, ...] = ()
+    claims: tuple[str, ...] = ()
+    """The leaves, as they turned out (a root that bypasses its tree names them only now)."""
+    staged: tuple[Staged, ...] = ()
+    """The leaves whose content is not what is in place."""
+    files: tuple[FileFact, ...] = ()
+    """The dependencies as they were found, for the record's stamps."""
+    seconds: float = 0.0
+    settled: bool = True
+    """False: a file changed while it was read; run it again."""
+    died: Diagnostic | None = None
+    """The worker could not finish it: why.  Everything else is empty then."""
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [
+            self.job,
+            None if self.stamp is None else self.stamp.row(),
+            self.digest,
+            [n.row() for n in self.nodes],
+            list(self.claims),
+            [s.row() for s in self.staged],
+            [f.row() for f in self.files],
+            self.seconds,
+            self.settled,
+            None if self.died is None else self.died.row(),
+        ]
+
+    @staticmethod
+    def of(row: Row) -> "Outcome":
+        """The fact that `row()` made."""
+        job, stamp, digest, nodes, claims, staged, files, seconds, settled, died = row
+        return Outcome(
+            job,
+            None if stamp is None else Stamp(*stamp),
+            digest,
+            tuple(NodeRecord.of(n) for n in nodes),
+            tuple(claims),
+            tuple(Staged(*s) for s in staged),
+            tuple(FileFact.of(f) for f in files),
+            seconds,
+            settled,
+            None if died is None else Diagnostic(*died),
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether any node of it failed, or the job died."""
+        return self.died is not None or any(n.state is NodeState.FAILED for n in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An output to be put in place."""
+
+    output: str
+    source: Source
+    digest: Digest
+    staged: str | None
+    """Absolute path.  None: the right bytes are in place already, and become this source's."""
+    replaces: Digest | None = None
+    """What the record says is there now; None for nothing of ours."""
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        source = self.source
+        return [self.output, source.mount, source.path, self.digest, self.staged, self.replaces]
+
+    @staticmethod
+    def of(row: Row) -> "Publication":
+        """The fact that `row()` made."""
+        output, mount, path, digest, staged, replaces = row
+        return Publication(output, Source(mount, path), digest, staged, replaces)
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """An output to be taken away."""
+
+    output: str
+    source: Source
+    """Whose it was."""
+    digest: Digest
+    reason: Reason
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        source = self.source
+        return [self.output, source.mount, source.path, self.digest, self.reason.row()]
+
+    @staticmethod
+    def of(row: Row) -> "Deletion":
+        """The fact that `row()` made."""
+        output, mount, path, digest, reason = row
+        return Deletion(output, Source(mount, path), digest, Reason.of(reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """All that one commit does, to the output root and to the record.
+
+    It is written down as the intent before anything is done, so that a commit that was cut
+    short can be done again.
+    """
+
+    batch: int
+    put: tuple[Entry, ...] = ()
+    drop: tuple[tuple[Source, Reason], ...] = ()
+    files: tuple[FileFact, ...] = ()
+    publish: tuple[Publication, ...] = ()
+    delete: tuple[Deletion, ...] = ()
+
+    def row(self) -> Row:
+        """The fact as a JSON array."""
+        return [
+            self.batch,
+            [e.row() for e in self.put],
+            [[s.mount, s.path, r.row()] for s, r in self.drop],
+            [f.row() for f in self.files],
+            [p.row() for p in self.publish],
+            [d.row() for d in self.delete],
+        ]
+
+    @staticmethod
+    def of(row: Row) -> "Change":
+        """The fact that `row()` made."""
+        batch, put, drop, files, publish, delete = row
+        return Change(
+            batch,
+            tuple(Entry.of(e) for e in put),
+            tuple((Source(m, p), Reason.of(r)) for m, p, r in drop),
+            tuple(FileFact.of(f) for f in files),
+            tuple(Publication.of(p) for p in publish),
+            tuple(Deletion.of(d) for d in delete),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of the publications and deletions of a change."""
+
+    placed: Mapping[str, Stamp]
+    """The outputs that are in place, with their stamps."""
+    blocked: Mapping[str, str]
+    """The outputs that could not be put in place: why."""
+    deleted: tuple[str, ...]
+    kept: Mapping[str, str]
+    """The outputs that were to be deleted and stay: why.  They are ours no more."""
+    folders_made: tuple[str, ...] = ()
+    folders_removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One trip round the loop, as the record keeps it."""
+
+    id: int
+    trigger: str
+    started_at: float
+    """Seconds since the epoch."""
+    seconds: float = 0.0
+    changed: int = 0
+    """Sources that were looked into."""
+    built: int = 0
+    """Sources of which a processor ran for at least one node."""
+    cached: int = 0
+    """Sources whose results all came from the store."""
+    clean: int = 0
+    """Sources that turned out as they were."""
+    failed: int = 0
+    deleted: int = 0
+    """Outputs taken away."""
+    finished_at: float | None = None
+    """None while it goes on, or if it was cut short."""

@@ -1,0 +1,119 @@
+"""One build without a daemon: an engine that does not watch, run until it has nothing to do."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from assetd import explain, report
+from assetd.engine import Engine, Order
+from assetd.model import Place, Reason
+from assetd.registry import Project
+from assetd.serve import lock
+
+BAR_WIDTH = 30
+_REFRESH_SECONDS = 0.1
+
+
+def build(
+    project: Project,
+    *,
+    paths: Sequence[Place] = (),
+    force: bool = False,
+    no_delete: bool = False,
+    take_over: bool = False,
+    workers: int | None = None,
+    progress: TextIO | None = None,
+) -> dict[str, Any]:
+    """Bring everything up to date; returns what the daemon would answer.
+
+    Raises:
+        AlreadyRunningError: Somebody else holds the project and does not answer.
+    """
+    with lock(project.config.state_dir):
+        messages: list[str] = []
+
+        def tell(event: str, *, level: str = "info", **fields: Any) -> None:
+            if level != "info" and event != "failed":
+                shown = ", ".join(f"{k}: {v}" for k, v in fields.items())
+                messages.append(explain.printable(f"{event.replace('_', ' ')}: {shown}"))
+
+        began = time.monotonic()
+        engine = Engine(
+            project,
+            tell,
+            watching=False,
+            workers=workers,
+            no_delete=no_delete,
+            take_over=take_over,
+        )
+        try:
+            done: list[Order] = []
+            engine.build(Order(tuple(paths), force), done.append)
+            bar = _Bar(engine, progress) if progress is not None else None
+            while not done:
+                engine.turn(None if bar is None else _REFRESH_SECONDS)
+                if bar is not None:
+                    bar.draw()
+            if bar is not None:
+                bar.clear()
+            tally = report.batch(done[0].tally)
+            tally["seconds"] = round(time.monotonic() - began, 4)
+            return {
+                "batch": tally,
+                "errors": report.errors(engine),
+                "outputs": engine.outputs,
+                "messages": messages,
+            }
+        finally:
+            engine.stop()
+
+
+def dry_run(
+    project: Project, *, paths: Sequence[Place] = (), force: bool = False
+) -> list[tuple[Place, Reason]]:
+    """What `build` would do: each source with its first reason, or why it goes.
+
+    Looks at the record and the disk and changes neither, so that it may be asked beside a
+    daemon.
+    """
+    engine = Engine(project, lambda *_args, **_fields: None, watching=False, dry=True)
+    try:
+        order = Order(tuple(paths), force)
+        done: list[Order] = []
+        engine.build(order, done.append)
+        while not done:
+            engine.turn(0.0)
+        todo = dict(order.reasons)
+        return sorted((engine.layout.place(source), reason) for source, reason in todo.items())
+    finally:
+        engine.stop()
+
+
+class _Bar:
+    """A line on the terminal that says how far we are."""
+
+    def __init__(self, engine: Engine, to: TextIO) -> None:
+        self._engine = engine
+        self._to = to
+        self._next = time.monotonic() + 2 * _REFRESH_SECONDS  # a quick build needs none
+        self._drawn = False
+
+    def draw(self) -> None:
+        """Draw it, if it is time."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _REFRESH_SECONDS
+        done, known = self._engine.progress()
+        filled = BAR_WIDTH * done // max(1, known)
+        bar = "█" * filled + "░" * (BAR_WIDTH - filled)
+        more = "+" if self._engine.state.value == "scanning" else ""
+        self._to.write(f"\r\x1b[K{bar} {done:,} of {known:,}{more}")
+        self._to.flush()
+        self._drawn = True
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self._drawn:
+            self._to.write("\r\x1b[K")
+            self._to.flush()

@@ -1,0 +1,522 @@
+"""Worker processes and their pipes.  Knows jobs and outcomes; nothing of trees, records, files.
+
+One pipe per worker, so a death is charged to the job that the worker held: that job runs once
+more, alone, on a fresh worker, and fails if it kills that one too.  The others of its group go
+back into the queue.  All of it happens on the owner's thread, in the callbacks of its selector.
+"""
+
+import contextlib
+import mmap
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, Final, Protocol
+
+from assetd import wire
+from assetd.model import Diagnostic, Job, Outcome
+
+GROUP_LIMIT: Final = 50
+"""Jobs sent at once: at 50 the pipe costs less than 3 µs a job."""
+GROUP_SECONDS: Final = 0.02
+"""Work sent at once, by the estimates: an urgent job waits so long at the most."""
+PRINTED_LIMIT: Final = 4096
+"""What is kept of what a worker prints, for the message when it dies."""
+BOOT_SECONDS: Final = 60.0
+"""A worker that is not ready by then is started again."""
+UNFIT_LIMIT: Final = 3
+"""So many workers in a row that die before they are ready: the jobs fail, saying why."""
+
+_PROGRESS: Final = struct.Struct("=qd")
+
+
+class Lane(IntEnum):
+    """Which queue a job waits in; the lower is served first."""
+
+    URGENT = 0
+    """Somebody saved a file and waits for it."""
+    BULK = 1
+
+
+class WorkerState(Enum):
+    """Where a worker stands.  Every change goes through `Pool._move`."""
+
+    STARTING = "starting"
+    """The process runs and opens its processors; holds no job."""
+    IDLE = "idle"
+    """Ready, and holds no job."""
+    BUSY = "busy"
+    """Holds at least one job."""
+    ENDING = "ending"
+    """Was told to end; holds no job and gets none."""
+    DEAD = "dead"
+    """The process is gone and reaped; its jobs have been given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A job on its way through the pool."""
+
+    job: Job
+    lane: Lane
+    timeout_seconds: float
+    estimate_seconds: float
+    """How long it took last time; a guess for a new one."""
+    deaths: int = 0
+    """Workers that died over it."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process; owned by the pool, read by `status`."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    pipe: socket.socket
+    printed: int
+    """The read end of its stdout and stderr."""
+    progress: mmap.mmap
+    generation: int
+    state: WorkerState = WorkerState.STARTING
+    since: float = 0.0
+    """When it entered its state, by the monotonic clock."""
+    held: dict[int, Ticket] = field(default_factory=dict)
+    """What it was sent and has not answered, in the order of sending."""
+    jobs: int = 0
+    rss_bytes: int = 0
+    tail: bytearray = field(default_factory=bytearray)
+    reader: wire.Reader = field(default_factory=wire.Reader)
+    unsent: bytearray = field(default_factory=bytearray)
+    verdict: str | None = None
+    """Why we killed it, if we did."""
+    unfit: str | None = None
+
+    def at_work(self) -> tuple[Ticket, float] | None:
+        """The job that it is at and since when; None if it is between jobs."""
+        job, since = _PROGRESS.unpack(self.progress[: _PROGRESS.size])
+        ticket = self.held.get(job)
+        return None if ticket is None else (ticket, since)
+
+
+class Jobs(Protocol):
+    """What an engine asks of a pool; the kit's in-process pool answers the same."""
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue a job; its outcome comes through the callback, exactly once."""
+
+    def pending(self) -> int:
+        """Jobs that were submitted and have no outcome yet."""
+
+    def deadline(self) -> float | None:
+        """When `tick` wants to be called next, by the monotonic clock."""
+
+    def tick(self) -> None:
+        """Look after what has a time limit."""
+
+    def stop(self) -> None:
+        """End the workers; jobs without an outcome are forgotten."""
+
+
+class Pool:
+    """A fixed number of workers, kept alive."""
+
+    def __init__(
+        self,
+        size: int,
+        opening: Mapping[str, Any],
+        selector: selectors.BaseSelector,
+        on_outcome: Callable[[Outcome], None],
+        on_event: Callable[[str, dict[str, Any]], None],
+        *,
+        generation: int = 1,
+        staging: str,
+        recycle_jobs: int = 20_000,
+        recycle_bytes: int = 1 << 30,
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            size: How many.
+            opening: What each is opened with, besides its number and its staging folder.
+            selector: The owner's; our callbacks are its keys' data.
+            on_outcome: Gets each outcome, on the owner's thread.
+            on_event: Gets what is worth a line in the log.
+            generation: Of the configuration that they are opened with.
+            staging: A folder; each worker gets one of its own below it.
+            recycle_jobs: A worker is replaced after so many.
+            recycle_bytes: A worker is replaced when it holds more memory than that.
+        """
+        self._opening = dict(opening)
+        self._selector = selector
+        self._on_outcome = on_outcome
+        self._on_event = on_event
+        self._generation = generation
+        self._staging = staging
+        self._recycle_jobs = recycle_jobs
+        self._recycle_bytes = recycle_bytes
+        self._queues: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
+        self._unfit = 0
+        self._not_before = 0.0
+        self._missing: list[int] = []
+        self.restarts: dict[int, int] = dict.fromkeys(range(size), 0)
+        self.workers: dict[int, Worker] = {}
+        for number in range(size):
+            self._start(number)
+
+    # -- what the engine asks -------------------------------------------------------------
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue a job; its outcome comes through the callback, exactly once."""
+        self._queues[ticket.lane].append(ticket)
+        self._serve()
+
+    def submit_all(self, tickets: list[Ticket]) -> None:
+        """Queue many jobs at once: they are grouped as if they had always been there."""
+        for ticket in tickets:
+            self._queues[ticket.lane].append(ticket)
+        self._serve()
+
+    def pending(self) -> int:
+        """Jobs that were submitted and have no outcome yet."""
+        return self.waiting() + self.running()
+
+    def waiting(self) -> int:
+        """Jobs that no worker holds yet."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    def running(self) -> int:
+        """Jobs that a worker holds."""
+        return sum(len(worker.held) for worker in self.workers.values())
+
+    def deadline(self) -> float | None:
+        """When `tick` wants to be called next, by the monotonic clock."""
+        times = [t for worker in self.workers.values() if (t := self._limit(worker)) is not None]
+        if self._missing:
+            times.append(self._not_before)
+        return min(times, default=None)
+
+    def tick(self) -> None:
+        """Kill the workers whose time is up; start those that are missing."""
+        now = time.monotonic()
+        for worker in list(self.workers.values()):
+            limit = self._limit(worker)
+            if limit is None or now < limit:
+                continue
+            found = worker.at_work()
+            if worker.state is WorkerState.STARTING:
+                worker.verdict = f"was not ready after {BOOT_SECONDS:g} s"
+            elif worker.state is WorkerState.ENDING:
+                worker.verdict = "did not end when told to"
+            elif found is not None:
+                worker.verdict = f"showed no progress for {found[0].timeout_seconds:g} s"
+            _kill_group(worker.process)
+        if self._missing and now >= self._not_before:
+            missing, self._missing = self._missing, []
+            for number in missing:
+                self._start(number)
+
+    def stop(self, grace_seconds: float = 2.0) -> None:
+        """End the workers; jobs without an outcome are forgotten."""
+        for queue in self._queues.values():
+            queue.clear()
+        for worker in self.workers.values():
+            busy = bool(worker.held)
+            worker.held.clear()
+            if busy or worker.state is WorkerState.STARTING:
+                # Nobody waits for its job any more, and it would not hear us before that.
+                _kill_group(worker.process)
+            else:
+                worker.pipe.setblocking(True)
+                with contextlib.suppress(OSError):
+                    worker.pipe.sendall(wire.encode({"end": True}))
+        deadline = time.monotonic() + grace_seconds
+        for worker in list(self.workers.values()):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            self._bury(worker)
+        self._missing.clear()
+
+    # -- processes ------------------------------------------------------------------------
+
+    def _start(self, number: int) -> None:
+        ours, theirs = socket.socketpair()
+        printed, printing = os.pipe()
+        progress_fd = os.memfd_create("assetd-progress")
+        os.truncate(progress_fd, _PROGRESS.size)
+        progress = mmap.mmap(progress_fd, _PROGRESS.size)
+        progress[:] = _PROGRESS.pack(-1, 0.0)
+        staging = f"{self._staging}/w{number}"
+        os.makedirs(staging, exist_ok=True)
+        try:
+            # A new program and not a fork: a forked child keeps its siblings' pipes open, so
+            # it never sees EOF and outlives us.  A session of its own, so that a timeout
+            # takes the tools that it started along.
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "assetd.worker",
+                    str(theirs.fileno()),
+                    str(progress_fd),
+                    str(os.getpid()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=printing,
+                stderr=printing,
+                pass_fds=(theirs.fileno(), progress_fd),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+            os.close(printing)
+            os.close(progress_fd)
+        ours.setblocking(False)
+        os.set_blocking(printed, False)
+        worker = Worker(number, process, ours, printed, progress, self._generation)
+        worker.since = time.monotonic()
+        self.workers[number] = worker
+        self._selector.register(
+            ours, selectors.EVENT_READ, lambda mask, w=worker: self._on_pipe(w, mask)
+        )
+        self._selector.register(
+            printed, selectors.EVENT_READ, lambda _mask, w=worker: self._on_printed(w)
+        )
+        opening = {**self._opening, "worker": number, "staging": staging}
+        self._send(worker, {"open": opening})
+
+    def _move(self, worker: Worker, state: WorkerState) -> None:
+        worker.state = state
+        worker.since = time.monotonic()
+
+    def _on_pipe(self, worker: Worker, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            self._flush(worker)
+        if not mask & selectors.EVENT_READ:
+            return
+        try:
+            data = worker.pipe.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_death(worker)
+            return
+        try:
+            messages = worker.reader.feed(data)
+            for message in messages:
+                self._on_message(worker, message)
+        except (wire.WireError, TypeError, ValueError, KeyError) as error:
+            worker.verdict = f"sent rubbish: {error}"
+            _kill_group(worker.process)
+            return
+        self._serve()
+
+    def _on_message(self, worker: Worker, message: wire.Message) -> None:
+        worker.rss_bytes = int(message.get("rss", worker.rss_bytes))
+        if "unfit" in message:
+            worker.unfit = str(message["unfit"])
+        if "ready" in message and worker.state is WorkerState.STARTING:
+            self._unfit = 0
+            self._move(worker, WorkerState.IDLE)
+        for row in message.get("outcomes", ()):
+            outcome = Outcome.of(row)
+            if worker.held.pop(outcome.job, None) is None:
+                raise ValueError(f"an outcome of job {outcome.job}, which it does not hold")
+            worker.jobs += 1
+            self._on_outcome(outcome)
+        if worker.state is WorkerState.BUSY and not worker.held:
+            self._move(worker, WorkerState.IDLE)
+            if worker.jobs >= self._recycle_jobs or worker.rss_bytes > self._recycle_bytes:
+                self._recycle(worker)
+
+    def _recycle(self, worker: Worker) -> None:
+        self._on_event(
+            "worker_recycled",
+            {"worker": worker.number, "jobs": worker.jobs, "rss_bytes": worker.rss_bytes},
+        )
+        self._move(worker, WorkerState.ENDING)
+        self._send(worker, {"end": True})
+
+    def _on_printed(self, worker: Worker) -> None:
+        try:
+            data = os.read(worker.printed, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._selector.unregister(worker.printed)
+            os.close(worker.printed)
+            worker.printed = -1
+            return
+        worker.tail += data
+        if len(worker.tail) > PRINTED_LIMIT:
+            del worker.tail[:-PRINTED_LIMIT]
+
+    def _on_death(self, worker: Worker) -> None:
+        blamed = worker.at_work()
+        ready = worker.state not in {WorkerState.STARTING, WorkerState.DEAD}
+        ending = worker.state is WorkerState.ENDING
+        held = list(worker.held.values())
+        worker.held.clear()
+        # Between jobs nobody is to blame for sure: the first one it held is the likeliest.
+        culprit = blamed[0] if blamed is not None else next(iter(held), None)
+        self._bury(worker)
+        cause = _obituary(worker)
+        self._missing.append(worker.number)
+        self.restarts[worker.number] += 1
+        if not ending:
+            self._on_event(
+                "worker_died",
+                {
+                    "worker": worker.number,
+                    "pid": worker.process.pid,
+                    "cause": cause,
+                    "source": None if culprit is None else culprit.job.source.path,
+                },
+            )
+        if not ready:
+            self._unfit += 1
+            # One that cannot start is not tried again in a tight loop, and not given up
+            # either: what is wrong may be mended.
+            self._not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self._unfit, 8))
+            if self._unfit >= UNFIT_LIMIT:
+                self._give_up(f"the workers cannot start: {cause}")
+            return
+        for ticket in reversed(held):
+            if ticket is not culprit:
+                self._queues[ticket.lane].appendleft(ticket)
+                continue
+            if ticket.deaths == 0:
+                again = Ticket(
+                    ticket.job,
+                    ticket.lane,
+                    ticket.timeout_seconds,
+                    ticket.estimate_seconds,
+                    ticket.deaths + 1,
+                )
+                self._queues[ticket.lane].appendleft(again)
+            else:
+                self._fail(ticket, f"its worker {cause}, twice")
+        if time.monotonic() >= self._not_before:
+            self.tick()
+        self._serve()
+
+    def _give_up(self, why: str) -> None:
+        for queue in self._queues.values():
+            while queue:
+                self._fail(queue.popleft(), why)
+
+    def _fail(self, ticket: Ticket, why: str) -> None:
+        self._on_outcome(Outcome(ticket.job.id, died=Diagnostic(why, transient=True)))
+
+    def _bury(self, worker: Worker) -> None:
+        if worker.state is WorkerState.DEAD:
+            return
+        self._move(worker, WorkerState.DEAD)
+        # Its group too: a tool that it started must not write into staging any more.
+        _kill_group(worker.process)
+        worker.process.wait()
+        self._selector.unregister(worker.pipe)
+        worker.pipe.close()
+        if worker.printed >= 0:
+            self._on_printed(worker)
+        if worker.printed >= 0:
+            self._selector.unregister(worker.printed)
+            os.close(worker.printed)
+            worker.printed = -1
+        worker.progress.close()
+
+    def _limit(self, worker: Worker) -> float | None:
+        if worker.state in {WorkerState.STARTING, WorkerState.ENDING}:
+            return worker.since + BOOT_SECONDS
+        if worker.state is WorkerState.BUSY:
+            found = worker.at_work()
+            if found is None:
+                return worker.since + BOOT_SECONDS
+            ticket, since = found
+            return since + ticket.timeout_seconds
+        return None
+
+    # -- jobs -----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        for worker in self.workers.values():
+            if worker.state is not WorkerState.IDLE:
+                continue
+            group = self._next_group()
+            if not group:
+                return
+            self._move(worker, WorkerState.BUSY)
+            worker.held = {ticket.job.id: ticket for ticket in group}
+            self._send(worker, {"jobs": [ticket.job.row() for ticket in group]})
+
+    def _next_group(self) -> list[Ticket]:
+        for queue in self._queues.values():
+            if not queue:
+                continue
+            group = [queue.popleft()]
+            if group[0].deaths:
+                return group  # alone, so that there is no doubt whom to blame
+            seconds = group[0].estimate_seconds
+            # No more than this worker's share: the last jobs of a batch must not queue up
+            # behind one worker while the others have nothing to do.
+            share = max(1, len(queue) // max(1, len(self.workers)))
+            while queue and len(group) < min(GROUP_LIMIT, share) and not queue[0].deaths:
+                seconds += queue[0].estimate_seconds
+                if seconds > GROUP_SECONDS:
+                    break
+                group.append(queue.popleft())
+            return group
+        return []
+
+    def _send(self, worker: Worker, message: wire.Message) -> None:
+        worker.unsent += wire.encode(message)
+        self._flush(worker)
+
+    def _flush(self, worker: Worker) -> None:
+        try:
+            while worker.unsent:
+                sent = worker.pipe.send(worker.unsent)
+                del worker.unsent[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            worker.unsent.clear()  # it died: reading its pipe tells us next
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.unsent else 0)
+        key = self._selector.get_key(worker.pipe)
+        if key.events != events:
+            self._selector.modify(worker.pipe, events, key.data)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    # Its pid is its group's: it leads a session of its own.  Until we have waited for it
+    # the number cannot belong to anybody else.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _obituary(worker: Worker) -> str:
+    """How it ended, for people: `was killed by SIGSEGV`, with what it printed last."""
+    code = worker.process.returncode
+    if worker.verdict is not None:
+        cause = f"{worker.verdict} and was killed"
+    elif worker.unfit is not None:
+        return worker.unfit
+    elif code < 0:
+        try:
+            cause = f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            cause = f"was killed by signal {-code}"
+    else:
+        cause = f"exited with code {code}"
+    last = worker.tail.decode(errors="replace").strip().rpartition("\n")[2][:200]
+    return f"{cause} ({last})" if last else cause

@@ -1,0 +1,241 @@
+"""From a plan and its outcomes to one change: publish, keep, delete, record.  Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from assetd.model import (
+    Batch,
+    Cause,
+    Change,
+    Deletion,
+    Diagnostic,
+    Entry,
+    EntryState,
+    FileFact,
+    NodeState,
+    Outcome,
+    Output,
+    Publication,
+    Reason,
+    Source,
+)
+from assetd.plan import Planned
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job with its outcome."""
+
+    planned: Planned
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What to commit, what to look at again, and how it counts."""
+
+    change: Change
+    again: tuple[Source, ...]
+    """Sources that changed while they were built."""
+    tally: Batch
+    """The batch with the counts of this change added."""
+
+
+InPlace = Callable[[str], Output | None]
+
+
+def reconcile(
+    batch: Batch,
+    finished: Sequence[Finished],
+    drop: Sequence[tuple[Entry, Reason]],
+    restate: Sequence[Entry],
+    in_place: InPlace,
+    claimants: Callable[[str], Sequence[Source]],
+    *,
+    no_delete: bool = False,
+) -> Reconciled:
+    """The change that brings record and output root to where the outcomes say.
+
+    Args:
+        batch: Counts so far.
+        finished: The jobs that ended.
+        drop: Entries whose sources are gone.
+        restate: Entries that change without a job.
+        in_place: What the record knows to be published at an output.
+        claimants: Who else claims an output.
+        no_delete: Leave what would be deleted, and go on owning it.
+    """
+    put: list[Entry] = []
+    gone: list[tuple[Entry, Reason]] = list(drop)
+    again: list[Source] = []
+    files: dict[str, FileFact] = {}
+    publish: dict[str, Publication] = {}
+    # Outputs that nobody stands for any more, unless one of this change's publications does.
+    loose: dict[str, tuple[Source, Reason]] = {}
+    counts = dict.fromkeys(("built", "cached", "clean", "failed"), 0)
+
+    for item in finished:
+        planned, outcome = item.planned, item.outcome
+        if not outcome.settled:
+            again.append(planned.source)
+            continue
+        if outcome.digest is None and outcome.died is None:
+            if planned.entry is not None:
+                gone.append((planned.entry, Reason(Cause.SOURCE_GONE, planned.source.path)))
+            continue
+        for fact in outcome.files:
+            files[fact.place] = fact
+        entry = _entry(batch, item, claimants)
+        counts[_class_of(outcome, entry)] += 1
+        new_claims = set(entry.claims)
+        for claim in planned.entry.claims if planned.entry is not None else ():
+            if claim not in new_claims and _owned(in_place(claim), planned.source):
+                loose[claim] = (planned.source, Reason(Cause.NO_LONGER_MADE, claim))
+                if no_delete:
+                    entry = replace(entry, claims=(*entry.claims, claim))
+        put.append(entry)
+        if entry.state is EntryState.CONFLICT:
+            continue
+        publish.update((p.output, p) for p in _publications(outcome, entry, in_place))
+
+    for entry in restate:
+        put.append(replace(entry, batch=batch.id))
+        if entry.state is EntryState.FAILED:
+            counts["failed"] += 1
+        if entry.state is not EntryState.OVERRIDDEN:
+            continue
+        for claim in entry.claims:
+            published = in_place(claim)
+            if _owned(published, entry.source) and not _claimed_by_another(
+                claim, entry.source, claimants
+            ):
+                loose[claim] = (entry.source, entry.reason)
+
+    for entry, reason in gone:
+        for claim in entry.claims:
+            if _owned(in_place(claim), entry.source):
+                loose[claim] = (entry.source, reason)
+
+    delete = []
+    if not no_delete:
+        for claim, (source, reason) in loose.items():
+            published = in_place(claim)
+            if claim not in publish and published is not None:
+                delete.append(Deletion(claim, source, published.digest, reason))
+    change = Change(
+        batch.id,
+        tuple(put),
+        () if no_delete else tuple((entry.source, reason) for entry, reason in gone),
+        tuple(files.values()),
+        tuple(publish.values()),
+        tuple(delete),
+    )
+    tally = replace(
+        batch,
+        changed=batch.changed + len(put) + len(gone),
+        built=batch.built + counts["built"],
+        cached=batch.cached + counts["cached"],
+        clean=batch.clean + counts["clean"],
+        failed=batch.failed + counts["failed"],
+    )
+    return Reconciled(change, tuple(again), tally)
+
+
+def _entry(
+    batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Source]]
+) -> Entry:
+    planned, outcome = item.planned, item.outcome
+    old = planned.entry
+    if outcome.died is not None:
+        return Entry(
+            planned.source,
+            outcome.stamp,
+            outcome.digest,
+            EntryState.FAILED,
+            tuple(dict.fromkeys((*planned.claims, *(old.claims if old is not None else ())))),
+            old.nodes if old is not None else (),
+            planned.reasons[0],
+            outcome.died,
+            batch.id,
+            outcome.seconds,
+        )
+    state = EntryState.FAILED if outcome.failed else EntryState.OK
+    problem = None
+    claims = outcome.claims
+    if outcome.failed and old is not None:
+        # A failed root that names its outputs by making them has named none: what it
+        # made before stands.
+        claims = tuple(dict.fromkeys((*claims, *(c for c in old.claims if not claims))))
+    unexpected = [c for c in claims if c not in planned.claims]
+    for claim in unexpected:
+        # Only a bypassing root gets here: it names its outputs after the plan was made.
+        other = next((s for s in claimants(claim) if s != planned.source), None)
+        if other is not None:
+            state = EntryState.CONFLICT
+            problem = Diagnostic(f"{other.path} would make {claim} too: remove or ignore one")
+    reason = planned.reasons[0]
+    if old is not None and _class_of(outcome, None) == "clean" and state is old.state is EntryState.OK:
+        # Looked at and found as it was: the story of its last build is still the story.
+        return replace(
+            old, stamp=outcome.stamp, digest=outcome.digest, nodes=_merged(outcome, old)
+        )
+    return Entry(
+        planned.source,
+        outcome.stamp,
+        outcome.digest,
+        state,
+        claims,
+        _merged(outcome, old),
+        reason,
+        problem,
+        batch.id,
+        outcome.seconds,
+    )
+
+
+def _merged(outcome: Outcome, old: Entry | None) -> tuple:  # type: ignore[type-arg]
+    """The nodes to record: a clean one keeps how long it took when it ran."""
+    before = {(n.processor, n.path): n for n in old.nodes} if old is not None else {}
+    return tuple(
+        replace(node, seconds=before[node.processor, node.path].seconds)
+        if node.state is NodeState.CLEAN and (node.processor, node.path) in before
+        else node
+        for node in outcome.nodes
+    )
+
+
+def _class_of(outcome: Outcome, entry: Entry | None) -> str:
+    if outcome.failed or (entry is not None and entry.state is not EntryState.OK):
+        return "failed"
+    states = {node.state for node in outcome.nodes}
+    if NodeState.BUILT in states:
+        return "built"
+    return "cached" if NodeState.CACHED in states else "clean"
+
+
+def _publications(outcome: Outcome, entry: Entry, in_place: InPlace) -> list[Publication]:
+    found = []
+    staged = {s.output: s for s in outcome.staged}
+    for claim in outcome.claims:
+        published = in_place(claim)
+        old = None if published is None else published.digest
+        if claim in staged:
+            each = staged[claim]
+            found.append(Publication(claim, entry.source, each.digest, each.staged, old))
+        elif published is not None and published.source != entry.source:
+            made = {m.name: m.digest for n in outcome.nodes for m in n.made}
+            if made.get(claim) == published.digest:
+                found.append(Publication(claim, entry.source, published.digest, None, old))
+    return found
+
+
+def _owned(output: Output | None, source: Source) -> bool:
+    return output is not None and output.source == source
+
+
+def _claimed_by_another(
+    claim: str, source: Source, claimants: Callable[[str], Sequence[Source]]
+) -> bool:
+    return any(other != source for other in claimants(claim))
+
+

@@ -1,0 +1,752 @@
+"""What we know from one run to the next, in SQLite.  The only SQL there is.
+
+Paths are BLOBs: a file name is bytes.  A source is its mount's name, a NUL and its path.  A
+commit writes what changed, never the whole.  What a commit is about to do is written down as
+an intent first, whole, so that one that was cut short is done again on the next start.
+
+`Record` is for its owner, one thread of one process; `Reader` is for anybody.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from assetd.errors import RecordError
+from assetd.model import (
+    Batch,
+    Change,
+    Diagnostic,
+    Digest,
+    Done,
+    Entry,
+    EntryState,
+    FileFact,
+    Kind,
+    NodeRecord,
+    Output,
+    Place,
+    Reason,
+    Source,
+    Stamp,
+)
+
+SCHEMA: Final = 1
+HISTORY_BATCHES: Final = 2_000
+"""Batches that `why` can still tell about."""
+
+_DDL: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE sources (
+    mount TEXT, folder BLOB, name BLOB,
+    mtime_ns INTEGER, size INTEGER, inode INTEGER, ctime_ns INTEGER, digest BLOB,
+    state TEXT, warnings INTEGER, batch INTEGER, seconds REAL, reason TEXT, detail TEXT,
+    PRIMARY KEY (mount, folder, name)) WITHOUT ROWID;
+CREATE INDEX sources_wrong ON sources (state) WHERE state != 'ok';
+CREATE INDEX sources_warned ON sources (warnings) WHERE warnings > 0;
+CREATE TABLE files (
+    place BLOB PRIMARY KEY,
+    mtime_ns INTEGER, size INTEGER, inode INTEGER, ctime_ns INTEGER, digest BLOB) WITHOUT ROWID;
+CREATE TABLE dependents (
+    place BLOB, kind TEXT, pattern TEXT, source BLOB,
+    PRIMARY KEY (place, kind, pattern, source)) WITHOUT ROWID;
+CREATE TABLE outputs (
+    path BLOB, source BLOB, digest BLOB,
+    mtime_ns INTEGER, size INTEGER, inode INTEGER, ctime_ns INTEGER,
+    PRIMARY KEY (path, source)) WITHOUT ROWID;
+CREATE INDEX outputs_unplaced ON outputs (source) WHERE digest IS NULL;
+CREATE TABLE folders (path BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE intents (id INTEGER PRIMARY KEY, change TEXT);
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY, trigger TEXT, started_at REAL, seconds REAL, changed INTEGER,
+    built INTEGER, cached INTEGER, clean INTEGER, failed INTEGER, deleted INTEGER,
+    finished_at REAL);
+CREATE TABLE history (
+    source BLOB, batch INTEGER, reason TEXT, result TEXT, seconds REAL,
+    PRIMARY KEY (source, batch)) WITHOUT ROWID;
+CREATE INDEX history_batch ON history (batch);
+CREATE TABLE timings (
+    processor TEXT PRIMARY KEY, runs INTEGER, seconds REAL, slowest REAL) WITHOUT ROWID;
+"""
+
+_NO_STAMP: Final = (None, None, None, None)
+
+
+class CorruptRecordError(RecordError):
+    """The record is damaged; it has to be set aside and made anew."""
+
+
+class Reader:
+    """The questions that anybody may ask, also while a daemon writes."""
+
+    def __init__(self, path: str, *, read_only: bool = True) -> None:
+        """Open the record at *path*.
+
+        Raises:
+            FileNotFoundError: There is none.
+            CorruptRecordError: It is no record, or a damaged one.
+            RecordError: A newer assetd made it.
+        """
+        if read_only and not os.path.exists(path):
+            raise FileNotFoundError(path)
+        self.path = path
+        uri = f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}"
+        try:
+            self._db = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise CorruptRecordError(f"{path}: {error}") from error
+        if version > SCHEMA:
+            raise RecordError(
+                f"{path} was made by a newer assetd (schema {version}, ours is {SCHEMA}): "
+                "use that one, or remove the file to build everything anew"
+            )
+        self.version: int = version
+        if read_only and version != SCHEMA:
+            raise CorruptRecordError(f"{path}: schema {version}, expected {SCHEMA}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self.path) from error
+
+    def meta(self, key: str) -> str | None:
+        """A remark kept under *key*."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+    def entry(self, source: Source) -> Entry | None:
+        """What is known of *source*."""
+        folder, name = _split(source.path)
+        rows = self._rows(
+            f"SELECT {_ENTRY} FROM sources WHERE mount = ? AND folder = ? AND name = ?",
+            source.mount,
+            folder,
+            name,
+        )
+        return _entry(rows[0]) if rows else None
+
+    def entries(self, state: EntryState | None = None) -> Iterator[Entry]:
+        """Every entry, or those in *state*, in the order of mounts and paths."""
+        where, values = ("", ()) if state is None else (" WHERE state = ?", (state.value,))
+        try:
+            for row in self._db.execute(f"SELECT {_ENTRY} FROM sources{where}", values):
+                yield _entry(row)
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self.path) from error
+
+    def wrong(self) -> list[Entry]:
+        """The entries that fail, conflict or are blocked."""
+        return [
+            _entry(row)
+            for row in self._rows(
+                f"SELECT {_ENTRY} FROM sources "
+                "WHERE state != 'ok' AND state IN ('failed', 'conflict', 'blocked')"
+            )
+        ]
+
+    def warned(self) -> list[Entry]:
+        """The entries with warnings."""
+        return [_entry(r) for r in self._rows(f"SELECT {_ENTRY} FROM sources WHERE warnings > 0")]
+
+    def count_sources(self) -> dict[tuple[str, EntryState], int]:
+        """How many entries there are, by mount and state."""
+        rows = self._rows("SELECT mount, state, count(*) FROM sources GROUP BY mount, state")
+        return {(mount, EntryState(state)): count for mount, state, count in rows}
+
+    def count_outputs(self) -> int:
+        """How many outputs are in place."""
+        count: int = self._rows("SELECT count(*) FROM outputs WHERE digest IS NOT NULL")[0][0]
+        return count
+
+    def output(self, path: str) -> Output | None:
+        """The output at *path*, if it is in place and ours."""
+        rows = self._rows(
+            f"SELECT {_OUTPUT} FROM outputs WHERE path = ? AND digest IS NOT NULL",
+            os.fsencode(path),
+        )
+        return _output(rows[0]) if rows else None
+
+    def outputs(self) -> Iterator[Output]:
+        """Every output in place, by path."""
+        try:
+            for row in self._db.execute(f"SELECT {_OUTPUT} FROM outputs WHERE digest IS NOT NULL"):
+                yield _output(row)
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self.path) from error
+
+    def outputs_below(self, folder: str) -> list[Output]:
+        """The outputs in place in *folder* of the output root, at any depth."""
+        low, high = _below(folder)
+        return [
+            _output(row)
+            for row in self._rows(
+                f"SELECT {_OUTPUT} FROM outputs "
+                "WHERE path >= ? AND path < ? AND digest IS NOT NULL",
+                low,
+                high,
+            )
+        ]
+
+    def claimants(self, path: str) -> list[Source]:
+        """The sources whose trees end in the output *path*, overridden ones too."""
+        rows = self._rows("SELECT source FROM outputs WHERE path = ?", os.fsencode(path))
+        return [_source(row[0]) for row in rows]
+
+    def dependents(self, place: Place) -> list[Source]:
+        """The sources that depend on the file at *place*, present or absent."""
+        rows = self._rows(
+            "SELECT source FROM dependents WHERE place = ? AND kind = 'file'",
+            os.fsencode(place),
+        )
+        return [_source(row[0]) for row in rows]
+
+    def batch(self, number: int) -> Batch | None:
+        """The batch with that number, if it is still known."""
+        rows = self._rows(f"SELECT {_BATCH} FROM batches WHERE id = ?", number)
+        return Batch(*rows[0]) if rows else None
+
+    def last_batches(self, count: int) -> list[Batch]:
+        """The latest batches that came to an end, the latest first."""
+        return [
+            Batch(*row)
+            for row in self._rows(
+                f"SELECT {_BATCH} FROM batches WHERE finished_at IS NOT NULL "
+                "ORDER BY id DESC LIMIT ?",
+                count,
+            )
+        ]
+
+    def history(self, source: Source, count: int) -> list[tuple[int, Reason, str, float]]:
+        """What happened to *source*: batch, reason, result and seconds, the latest first."""
+        rows = self._rows(
+            "SELECT batch, reason, result, seconds FROM history WHERE source = ? "
+            "ORDER BY batch DESC LIMIT ?",
+            _key(source),
+            count,
+        )
+        return [(batch, Reason.of(json.loads(r)), result, s) for batch, r, result, s in rows]
+
+    def timings(self) -> list[tuple[str, int, float, float]]:
+        """Per processor: its name, runs, seconds in all, seconds of the slowest run."""
+        rows = self._rows("SELECT processor, runs, seconds, slowest FROM timings ORDER BY 3 DESC")
+        return [(str(p), int(n), float(s), float(m)) for p, n, s, m in rows]
+
+
+class Record(Reader):
+    """The owner's view: the questions of planning and scanning, and every write."""
+
+    def __init__(self, path: str, *, durability: str = "normal") -> None:
+        """Open the record at *path*, making it if it is not there.
+
+        Raises:
+            CorruptRecordError: It is damaged: `set_aside` it.
+            RecordError: A newer assetd made it, or the disk refuses.
+        """
+        super().__init__(path, read_only=False)
+        synchronous = {"off": "OFF", "normal": "NORMAL", "full": "FULL"}[durability]
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {synchronous}")
+            self._db.execute("PRAGMA cache_size = -16000")
+            self._db.execute("PRAGMA wal_autocheckpoint = 4000")
+            if self.version == 0:
+                self._db.executescript(f"BEGIN; {_DDL} PRAGMA user_version = {SCHEMA}; COMMIT;")
+                self.version = SCHEMA
+            elif self.version != SCHEMA:
+                raise CorruptRecordError(f"{path}: schema {self.version} is too old to be read")
+            os.chmod(path, 0o600)
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, path) from error
+        self.globs = self._rows("SELECT count(*) FROM dependents WHERE kind = 'glob'")[0][0] > 0
+        """Whether any source depends on a glob; saves asking for every suspect."""
+
+    def check(self) -> None:
+        """Read all of it, as after a stop that was not clean.
+
+        Raises:
+            CorruptRecordError: It is damaged.
+        """
+        rows = self._rows("PRAGMA quick_check")
+        if rows != [("ok",)]:
+            raise CorruptRecordError(f"{self.path}: {rows[0][0]}")
+
+    def set_meta(self, **remarks: str) -> None:
+        """Keep remarks."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(remarks.items())
+            )
+
+    # -- scanning and planning ------------------------------------------------------------
+
+    def mounts(self) -> list[str]:
+        """The mounts that any entry is of."""
+        return [row[0] for row in self._rows("SELECT DISTINCT mount FROM sources")]
+
+    def names_in(self, mount: str, folder: str) -> dict[str, Stamp | None]:
+        """The sources in one folder of a mount, with their stamps."""
+        rows = self._rows(
+            "SELECT name, mtime_ns, size, inode, ctime_ns FROM sources "
+            "WHERE mount = ? AND folder = ?",
+            mount,
+            os.fsencode(folder),
+        )
+        return {os.fsdecode(row[0]): _stamp(row[1:]) for row in rows}
+
+    def folders_below(self, mount: str, folder: str) -> list[str]:
+        """The folders at or below *folder* that hold sources."""
+        low, high = _below(folder)
+        rows = self._rows(
+            "SELECT DISTINCT folder FROM sources "
+            "WHERE mount = ? AND (folder = ? OR folder >= ? AND folder < ?)",
+            mount,
+            os.fsencode(folder),
+            low,
+            high,
+        )
+        return [os.fsdecode(row[0]) for row in rows]
+
+    def sources_of(self, mount: str) -> list[Source]:
+        """Every source of a mount."""
+        rows = self._rows("SELECT folder, name FROM sources WHERE mount = ?", mount)
+        return [Source(mount, _join(folder, name)) for folder, name in rows]
+
+    def file(self, place: Place) -> FileFact | None:
+        """What a dependency held when it was last looked at; None if nobody depends on it."""
+        rows = self._rows(
+            "SELECT place, mtime_ns, size, inode, ctime_ns, digest FROM files WHERE place = ?",
+            os.fsencode(place),
+        )
+        return _fact(rows[0]) if rows else None
+
+    def files_below(self, folder: Place) -> list[FileFact]:
+        """The dependencies in *folder*, at any depth; all of them for the empty place."""
+        if folder == "":
+            rows = self._rows("SELECT * FROM files")
+        else:
+            rows = self._rows("SELECT * FROM files WHERE place >= ? AND place < ?", *_below(folder))
+        return [_fact(row) for row in rows]
+
+    def globs_at(self, folder: Place) -> list[tuple[str, Source]]:
+        """The patterns that start from *folder*, and who depends on each."""
+        rows = self._rows(
+            "SELECT pattern, source FROM dependents WHERE place = ? AND kind = 'glob'",
+            os.fsencode(folder),
+        )
+        return [(pattern, _source(source)) for pattern, source in rows]
+
+    def globs_below(self, folder: Place) -> list[tuple[Place, str, Source]]:
+        """The patterns that start at or below *folder*: from where, what, for whom."""
+        low, high = _below(folder)
+        rows = self._rows(
+            "SELECT place, pattern, source FROM dependents "
+            "WHERE kind = 'glob' AND (? = '' OR place = ? OR place >= ? AND place < ?)",
+            folder,
+            os.fsencode(folder),
+            low,
+            high,
+        )
+        return [(os.fsdecode(place), pattern, _source(source)) for place, pattern, source in rows]
+
+    def folders_of_files(self) -> set[Place]:
+        """The folders in which dependencies are, or were looked for, and globs start."""
+        rows = self._rows("SELECT DISTINCT place, kind FROM dependents")
+        return {
+            os.fsdecode(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
+            for place, kind in rows
+        }
+
+    def unplaced(self) -> list[Source]:
+        """The sources with a claim that is not in place, for whatever reason."""
+        return [_source(r[0]) for r in self._rows(
+            "SELECT DISTINCT source FROM outputs WHERE digest IS NULL")]
+
+    def made_folder(self, path: str) -> bool:
+        """Whether we made that folder of the output root."""
+        return bool(self._rows("SELECT 1 FROM folders WHERE path = ?", os.fsencode(path)))
+
+    # -- writing --------------------------------------------------------------------------
+
+    def open_batch(self, trigger: str) -> Batch:
+        """Number a new batch.  It is written with its first commit, or not at all."""
+        last = self._rows("SELECT max(id) FROM batches")[0][0] or 0
+        self._last_batch = max(getattr(self, "_last_batch", 0), last) + 1
+        return Batch(self._last_batch, trigger, time.time())
+
+    def intend(self, change: Change) -> int:
+        """Write down what is about to be done; returns the intent's number."""
+        text = json.dumps(change.row(), separators=(",", ":"))
+        with self._transaction():
+            cursor = self._db.execute("INSERT INTO intents (change) VALUES (?)", (text,))
+        return int(cursor.lastrowid or 0)
+
+    def intents(self) -> list[tuple[int, Change]]:
+        """What was begun and not committed."""
+        rows = self._rows("SELECT id, change FROM intents ORDER BY id")
+        try:
+            return [(number, Change.of(json.loads(text))) for number, text in rows]
+        except (ValueError, TypeError) as error:
+            raise CorruptRecordError(f"{self.path}: unreadable intent: {error}") from error
+
+    def commit(self, intent: int, change: Change, done: Done, batch: Batch) -> None:
+        """Write what was done, and that nothing is left of the intent."""
+        with self._transaction():
+            self._put(change.put, done.placed)
+            self._drop(change)
+            self._learn(change.files)
+            self._settle_outputs(change, done)
+            self._db.execute("DELETE FROM intents WHERE id = ?", (intent,))
+            self._write_batch(batch)
+
+    def finish_batch(self, batch: Batch) -> None:
+        """Write a batch that has come to its end; forget those that are too old."""
+        with self._transaction():
+            self._write_batch(batch)
+            oldest = batch.id - HISTORY_BATCHES
+            self._db.execute("DELETE FROM batches WHERE id < ?", (oldest,))
+            self._db.execute("DELETE FROM history WHERE batch < ?", (oldest,))
+
+    def refresh(
+        self, facts: Sequence[FileFact], stamps: Sequence[tuple[Source, Stamp]]
+    ) -> None:
+        """Remember stamps of files whose content turned out to be what it was."""
+        with self._transaction():
+            self._learn(facts)
+            self._db.executemany(
+                "UPDATE sources SET mtime_ns = ?, size = ?, inode = ?, ctime_ns = ? "
+                "WHERE mount = ? AND folder = ? AND name = ?",
+                [(*stamp.row(), s.mount, *_split(s.path)) for s, stamp in stamps],
+            )
+
+    def restamp_output(self, path: str, stamp: Stamp) -> None:
+        """Remember the stamp of an output whose content turned out to be what it was."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE outputs SET mtime_ns = ?, size = ?, inode = ?, ctime_ns = ? "
+                "WHERE path = ? AND digest IS NOT NULL",
+                (*stamp.row(), os.fsencode(path)),
+            )
+
+    def disown(self, paths: Iterable[str]) -> None:
+        """Forget that outputs are in place: they are missing, or somebody edited them."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE outputs SET digest = NULL, mtime_ns = NULL, size = NULL, "
+                "inode = NULL, ctime_ns = NULL WHERE path = ?",
+                [(os.fsencode(path),) for path in paths],
+            )
+
+    def _put(self, entries: Sequence[Entry], placed: Container[str]) -> None:
+        for entry in entries:
+            key = _key(entry.source)
+            old = self.entry(entry.source)
+            self._reindex(key, old, entry, placed)
+            if old is not None:
+                # The row itself holds the latest story; what it held before moves to the
+                # history.  A cold build writes none, which halves its commit.
+                self._remember(key, old)
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO sources VALUES ({', '.join('?' * 14)})",
+            [_entry_row(entry) for entry in entries],
+        )
+
+    def _remember(self, key: bytes, old: Entry) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?)",
+            (key, old.batch, json.dumps(old.reason.row()), old.state.value, old.seconds),
+        )
+
+    def _reindex(
+        self, key: bytes, old: Entry | None, new: Entry | None, placed: Container[str] = ()
+    ) -> None:
+        before = set() if old is None else {d.key for n in old.nodes for d in n.dependencies}
+        after = set() if new is None else {d.key for n in new.nodes for d in n.dependencies}
+        for kind, place, pattern in before - after:
+            raw = os.fsencode(place)
+            self._db.execute(
+                "DELETE FROM dependents WHERE place = ? AND kind = ? AND pattern = ? "
+                "AND source = ?",
+                (raw, kind.value, pattern, key),
+            )
+            if kind is Kind.FILE:
+                # Nobody asks for the stamp of a file that nobody depends on.
+                self._db.execute(
+                    "DELETE FROM files WHERE place = ?1 AND NOT EXISTS "
+                    "(SELECT 1 FROM dependents WHERE place = ?1 AND kind = 'file')",
+                    (raw,),
+                )
+        if after - before:
+            self.globs = self.globs or any(kind is Kind.GLOB for kind, _, _ in after)
+            self._db.executemany(
+                "INSERT OR IGNORE INTO dependents VALUES (?, ?, ?, ?)",
+                [
+                    (os.fsencode(place), kind.value, pattern, key)
+                    for kind, place, pattern in after - before
+                ],
+            )
+        claims_before = set() if old is None else set(old.claims)
+        claims_after = set() if new is None else set(new.claims)
+        self._db.executemany(
+            "DELETE FROM outputs WHERE path = ? AND source = ?",
+            [(os.fsencode(path), key) for path in claims_before - claims_after],
+        )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO outputs (path, source) VALUES (?, ?)",
+            [
+                (os.fsencode(path), key)
+                for path in claims_after - claims_before
+                if path not in placed  # its row comes with its stamp, once
+            ],
+        )
+
+    def _drop(self, change: Change) -> None:
+        for source, reason in change.drop:
+            key = _key(source)
+            old = self.entry(source)
+            if old is None:
+                continue
+            self._reindex(key, old, None)
+            self._remember(key, old)
+            self._db.execute(
+                "INSERT OR REPLACE INTO history VALUES (?, ?, ?, 'deleted', 0)",
+                (key, change.batch, json.dumps(reason.row())),
+            )
+            self._db.execute(
+                "DELETE FROM sources WHERE mount = ? AND folder = ? AND name = ?",
+                (source.mount, *_split(source.path)),
+            )
+
+    def _learn(self, facts: Iterable[FileFact]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO files SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
+            "WHERE EXISTS (SELECT 1 FROM dependents WHERE place = ?1 AND kind = 'file')",
+            [(os.fsencode(f.place), *_stamp_row(f.stamp), _raw(f.digest)) for f in facts],
+        )
+
+    def _settle_outputs(self, change: Change, done: Done) -> None:
+        gone = [*done.deleted, *done.kept]
+        self._db.executemany(
+            "UPDATE outputs SET digest = NULL, mtime_ns = NULL, size = NULL, "
+            "inode = NULL, ctime_ns = NULL WHERE path = ?",
+            [
+                (os.fsencode(path),)
+                for path in (*gone, *(p.output for p in change.publish if p.replaces))
+            ],
+        )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO folders VALUES (?)",
+            [(os.fsencode(path),) for path in done.folders_made],
+        )
+        self._db.executemany(
+            "DELETE FROM folders WHERE path = ?",
+            [(os.fsencode(path),) for path in done.folders_removed],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    os.fsencode(p.output),
+                    _key(p.source),
+                    _raw(p.digest),
+                    *_stamp_row(done.placed[p.output]),
+                )
+                for p in change.publish
+                if p.output in done.placed
+            ],
+        )
+        for publication in change.publish:
+            why = done.blocked.get(publication.output)
+            if why is None:
+                continue
+            entry = self.entry(publication.source)
+            if entry is not None:
+                self._block(entry, Diagnostic(why))
+
+    def _block(self, entry: Entry, problem: Diagnostic) -> None:
+        folder, name = _split(entry.source.path)
+        detail = json.loads(_entry_row(entry)[-1])
+        detail[2] = problem.row()
+        self._db.execute(
+            "UPDATE sources SET state = ?, detail = ? "
+            "WHERE mount = ? AND folder = ? AND name = ?",
+            (EntryState.BLOCKED.value, json.dumps(detail), entry.source.mount, folder, name),
+        )
+
+    def _write_batch(self, batch: Batch) -> None:
+        self._db.execute(
+            f"INSERT OR REPLACE INTO batches ({_BATCH}) VALUES ({', '.join('?' * 11)})",
+            (
+                batch.id,
+                batch.trigger,
+                batch.started_at,
+                batch.seconds,
+                batch.changed,
+                batch.built,
+                batch.cached,
+                batch.clean,
+                batch.failed,
+                batch.deleted,
+                batch.finished_at,
+            ),
+        )
+
+    def add_timings(self, runs: Iterable[tuple[str, int, float, float]]) -> None:
+        """Add to the per-processor timers: name, runs, seconds, the slowest of them."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO timings VALUES (?, ?, ?, ?) ON CONFLICT (processor) DO UPDATE SET "
+                "runs = runs + excluded.runs, seconds = seconds + excluded.seconds, "
+                "slowest = max(slowest, excluded.slowest)",
+                list(runs),
+            )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self.path) from error
+
+
+def set_aside(path: str) -> str:
+    """Move a damaged record out of the way; returns where it is now."""
+    aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + suffix, aside + suffix)
+    os.rename(path, aside)
+    return aside
+
+
+_ENTRY: Final = (
+    "mount, folder, name, mtime_ns, size, inode, ctime_ns, digest, state, batch, seconds, "
+    "reason, detail"
+)
+_OUTPUT: Final = "path, source, digest, mtime_ns, size, inode, ctime_ns"
+_BATCH: Final = (
+    "id, trigger, started_at, seconds, changed, built, cached, clean, failed, deleted, finished_at"
+)
+
+
+def _translated(error: sqlite3.DatabaseError, path: str) -> RecordError:
+    if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+        return RecordError(f"{path}: {error}")
+    return CorruptRecordError(f"{path}: {error}")
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    try:
+        mount, folder, name, *stamp, digest, state, batch, seconds, reason, detail = row
+        claims, nodes, problem = json.loads(detail)
+        return Entry(
+            Source(mount, _join(folder, name)),
+            _stamp(stamp),
+            _hex(digest),
+            EntryState(state),
+            tuple(claims),
+            tuple(NodeRecord.of(n) for n in nodes),
+            Reason.of(json.loads(reason)),
+            None if problem is None else Diagnostic(*problem),
+            batch,
+            seconds,
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptRecordError(f"unreadable entry: {error}") from error
+
+
+def _entry_row(entry: Entry) -> tuple[Any, ...]:
+    problem = None if entry.problem is None else entry.problem.row()
+    return (
+        entry.source.mount,
+        *_split(entry.source.path),
+        *_stamp_row(entry.stamp),
+        _raw(entry.digest),
+        entry.state.value,
+        sum(len(node.warnings) for node in entry.nodes),
+        entry.batch,
+        entry.seconds,
+        json.dumps(entry.reason.row()),
+        json.dumps([list(entry.claims), [n.row() for n in entry.nodes], problem]),
+    )
+
+
+def _output(row: tuple[Any, ...]) -> Output:
+    path, source, digest, *stamp = row
+    return Output(os.fsdecode(path), _source(source), digest.hex(), _stamp(stamp))
+
+
+def _fact(row: tuple[Any, ...]) -> FileFact:
+    place, *stamp, digest = row
+    return FileFact(os.fsdecode(place), _stamp(stamp), _hex(digest))
+
+
+def _stamp(row: Sequence[int | None]) -> Stamp | None:
+    mtime_ns, size, inode, ctime_ns = row
+    if mtime_ns is None or size is None or inode is None or ctime_ns is None:
+        return None
+    return Stamp(mtime_ns, size, inode, ctime_ns)
+
+
+def _stamp_row(stamp: Stamp | None) -> tuple[int | None, ...]:
+    return _NO_STAMP if stamp is None else tuple(stamp.row())
+
+
+def _hex(digest: bytes | None) -> Digest | None:
+    return None if digest is None else digest.hex()
+
+
+def _raw(digest: Digest | None) -> bytes | None:
+    return None if digest is None else bytes.fromhex(digest)
+
+
+def _key(source: Source) -> bytes:
+    return os.fsencode(f"{source.mount}\0{source.path}")
+
+
+def _source(key: bytes) -> Source:
+    mount, _, path = os.fsdecode(key).partition("\0")
+    return Source(mount, path)
+
+
+def _split(path: str) -> tuple[bytes, bytes]:
+    return _split_bytes(os.fsencode(path))
+
+
+def _split_bytes(path: bytes) -> tuple[bytes, bytes]:
+    folder, slash, name = path.rpartition(b"/")
+    return (folder or slash if path.startswith(b"/") else folder), name
+
+
+def _join(folder: bytes, name: bytes) -> str:
+    return os.fsdecode(folder + b"/" + name if folder else name)
+
+
+def _below(folder: str) -> tuple[bytes, bytes]:
+    """The range of the paths below *folder*: `0` is what comes after `/`."""
+    if folder in {"", "/"}:
+        raw = os.fsencode(folder)
+        return raw, b"\xff" * 300
+    raw = os.fsencode(folder)
+    return raw + b"/", raw + b"0"
+
+
+def _quote(path: str) -> str:
+    from urllib.parse import quote_from_bytes
+
+    return quote_from_bytes(os.fsencode(path))

@@ -1,0 +1,515 @@
+"""One job: which nodes of a source's tree must run, and running them.
+
+Knows the tree, the keys, the store and staging; nothing of pipes, the record and the output
+root.  A worker has one for its generation; the kit's in-process pool has one too.
+
+A node runs if its key moved: processor, version, options, input, dependencies.  Its result is
+looked up in the store before the processor is asked.  Where a result is what it was, nothing
+behind it runs.  A file that changes while it is read is caught by comparing before and after:
+what was read of it is then worth nothing, and the node runs again.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from assetd import place as places
+from assetd import stamp as stamps
+from assetd.errors import BuildError
+from assetd.model import (
+    Dependency,
+    Diagnostic,
+    Digest,
+    FileFact,
+    Job,
+    Kind,
+    Made,
+    NodeRecord,
+    NodeState,
+    Outcome,
+    Place,
+    Stamp,
+    Staged,
+)
+from assetd.processor import Options, Processor
+from assetd.step import Desk, glob_digest
+from assetd.store import Result, Store, base_key
+from assetd.tree import Node, Tree, TreeError, grow
+
+ATTEMPTS: Final = 3
+"""How often a node is run when its files change under it, before the owner is told to wait."""
+
+
+class Opened(Protocol):
+    """A processor ready to run: what the registry gives."""
+
+    @property
+    def processor(self) -> Processor:
+        """The processor."""
+
+    @property
+    def options(self) -> Options:
+        """Its options."""
+
+    @property
+    def version(self) -> str:
+        """Of the processor and its tool."""
+
+    @property
+    def options_digest(self) -> Digest:
+        """Of its options."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountSetting:
+    """A mount as a runner needs it."""
+
+    folder: str
+    takers: tuple[Opened, ...]
+
+
+class _NeedsRunError(Exception):
+    """The result of a clean node is wanted and nobody has it any more."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+class Runner:
+    """Runs jobs one after the other, keeping warm what can be kept."""
+
+    def __init__(
+        self,
+        project: str,
+        mounts: Mapping[str, MountSetting],
+        staging: str,
+        store: Store,
+        warm: Mapping[str, Any],
+        *,
+        sync_files: bool = False,
+    ) -> None:
+        """Set up.
+
+        Args:
+            project: Absolute path of the project folder.
+            mounts: By the mount's name.
+            staging: A folder of our own, on the output root's file system.
+            store: Results made before.
+            warm: What each processor's `warm` gave, by its name.
+            sync_files: Bring staged files to the disk before they are handed over.
+        """
+        self.project = project
+        self.mounts = mounts
+        self.staging = staging
+        self.store = store
+        self.warm = warm
+        self.sync_files = sync_files
+        self.looker = stamps.Looker()
+
+    def run(self, job: Job) -> Outcome:
+        """Bring one source up to date.  Never raises for anything that a source can cause."""
+        started = time.perf_counter()
+        mount = self.mounts[job.source.mount]
+        origin = os.path.join(mount.folder, job.source.path)
+        try:
+            digest, stamp = stamps.digest_file(origin)
+        except (FileNotFoundError, NotADirectoryError):
+            return Outcome(job.id)
+        except stamps.NotAFileError:
+            return self._refuse(job, origin, "it is no regular file: cannot be built")
+        except OSError as error:
+            return self._refuse(
+                job,
+                origin,
+                f"it cannot be read: {error.strerror} (we run as user {os.geteuid()})",
+            )
+        try:
+            tree = grow(job.source.path, mount.takers)
+        except TreeError as error:
+            return self._refuse(job, origin, str(error))
+        if tree is None:
+            return Outcome(job.id)
+        must: set[int] = set(range(len(tree.nodes))) if job.force else set()
+        while True:
+            attempt = _Attempt(self, job, mount, tree, digest, must)
+            try:
+                outcome = attempt.run()
+                break
+            except _NeedsRunError as need:
+                must.add(need.index)
+                attempt.discard(keep=())
+            except OSError as error:
+                # Staging cannot be written, or the source went while it was read.
+                attempt.discard(keep=())
+                if not os.path.exists(origin):
+                    return Outcome(job.id)
+                outcome = Outcome(job.id, died=_os_diagnostic(error, job, self))
+                break
+        after = stamps.read(origin)
+        moved = after != stamp or (
+            stamps.is_racy(stamp) and stamps.look(origin, "").digest != digest
+        )
+        if moved and outcome.died is None:
+            attempt.discard(keep=())
+            return Outcome(job.id, settled=False, digest=digest)
+        return replace(
+            outcome,
+            stamp=None if stamps.is_racy(stamp) else stamp,
+            digest=digest,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _refuse(self, job: Job, origin: str, message: str) -> Outcome:
+        place = places.of(origin, self.project)
+        fact = stamps.read(origin)
+        return Outcome(
+            job.id,
+            stamp=None if fact is None or stamps.is_racy(fact) else fact,
+            died=Diagnostic(message, place),
+        )
+
+
+def _os_diagnostic(error: OSError, job: Job, runner: Runner) -> Diagnostic:
+    origin = os.path.join(runner.mounts[job.source.mount].folder, job.source.path)
+    what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return Diagnostic(what, places.of(origin, runner.project), transient=True)
+
+
+class _Attempt:
+    """One walk over the tree of one job."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        job: Job,
+        mount: MountSetting,
+        tree: Tree,
+        digest: Digest,
+        must: set[int],
+    ) -> None:
+        self.runner = runner
+        self.job = job
+        self.mount = mount
+        self.tree = tree
+        self.digest = digest
+        self.must = must
+        self.takers = {t.processor.name: t for t in mount.takers}
+        self.old = {(n.processor, n.path): n for n in job.nodes}
+        self.records: list[NodeRecord] = []
+        self.staged: dict[tuple[int, str], str] = {}
+        self.every_staged: list[str] = []
+        self.facts: dict[Place, FileFact] = {}
+        self.settled = True
+
+    def run(self) -> Outcome:
+        # Parents stand before their children, so one pass forward decides everything: by the
+        # time a node is looked at, its input's digest is known, whether the input was made
+        # now, came from the store, or is still what it was.
+        for index, node in enumerate(self.tree.nodes):
+            self.records.append(self._node(index, node))
+        wanted = self._wanted()
+        staged = []
+        for name, index in wanted:
+            made = self._made(index, name)
+            if made is None or (self.job.published or {}).get(name) == made.digest:
+                continue
+            staged.append(Staged(name, self._materialize(index, name), made.digest, made.size))
+        self.discard(keep=tuple(s.staged for s in staged))
+        if self.runner.sync_files:
+            for each in staged:
+                _sync(each.staged)
+        return Outcome(
+            self.job.id,
+            nodes=tuple(self.records),
+            claims=tuple(name for name, _ in wanted),
+            staged=tuple(staged),
+            files=tuple(self.facts.values()),
+            settled=self.settled,
+        )
+
+    def _wanted(self) -> Sequence[tuple[str, int]]:
+        if self.tree.bypass:
+            return [(made.name, 0) for made in self.records[0].made]
+        return self.tree.leaves
+
+    def discard(self, keep: Sequence[str]) -> None:
+        """Remove from staging all but *keep*."""
+        kept = set(keep)
+        for path in self.every_staged:
+            if path not in kept:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+    def _node(self, index: int, node: Node) -> NodeRecord:
+        taker = self.takers[node.processor]
+        old = self.old.get((node.processor, node.path))
+        input_ = self._input_digest(node)
+        if input_ is None:
+            empty = NodeRecord(
+                node.processor, node.path, taker.version, taker.options_digest, ""
+            )
+            return replace(old or empty, state=NodeState.WAITING, failure=None, seconds=0.0)
+        same_way = (
+            old is not None
+            and old.state is not NodeState.WAITING
+            and old.version == taker.version
+            and old.options == taker.options_digest
+            and old.input == input_
+        )
+        before = {} if old is None else {d.key: self._current(d.key) for d in old.dependencies}
+        if (
+            same_way
+            and old is not None
+            and index not in self.must
+            and all(before[d.key] == d.digest for d in old.dependencies)
+            and not (old.failure is not None and old.failure.transient)
+        ):
+            still = NodeState.FAILED if old.failure is not None else NodeState.CLEAN
+            return replace(old, state=still, seconds=0.0)
+        # The place and not the path in the mount: what is imported relatively differs from
+        # mount to mount, and so do the names in a source map.
+        place = places.of(os.path.join(self.mount.folder, node.path), self.runner.project)
+        key = base_key(node.processor, taker.version, taker.options_digest, place, input_)
+        keeps = not taker.processor.cheap
+        if keeps and not self.job.force:
+            found = self._find(index, key, before)
+            if found is not None:
+                return NodeRecord(
+                    node.processor,
+                    node.path,
+                    taker.version,
+                    taker.options_digest,
+                    input_,
+                    found.dependencies,
+                    found.made,
+                    NodeState.CACHED,
+                    warnings=found.warnings,
+                )
+        record = self._process(index, node, taker, input_, before, old)
+        if keeps and record.state is NodeState.BUILT and self.settled:
+            for made in record.made:
+                self.runner.store.put(made.digest, self.staged[index, made.name])
+            self.runner.store.save(key, Result(record.dependencies, record.made, record.warnings))
+        return record
+
+    def _find(
+        self, index: int, key: Digest, before: dict[tuple[Kind, Place, str], Digest | None]
+    ) -> Result | None:
+        for result in self.runner.store.find(key):
+            for dependency in result.dependencies:
+                if dependency.key not in before:
+                    before[dependency.key] = self._current(dependency.key)
+            if all(before[d.key] == d.digest for d in result.dependencies):
+                # Fetched at once: a result whose contents were trimmed away is no result.
+                if all(self._fetch(index, made) for made in result.made):
+                    return result
+        return None
+
+    def _fetch(self, index: int, made: Made) -> bool:
+        path = self._stage_path(index, made.name)
+        if not self.runner.store.fetch(made.digest, path):
+            return False
+        self.staged[index, made.name] = path
+        return True
+
+    def _process(
+        self,
+        index: int,
+        node: Node,
+        taker: Opened,
+        input_: Digest,
+        before: dict[tuple[Kind, Place, str], Digest | None],
+        old: NodeRecord | None,
+    ) -> NodeRecord:
+        runner = self.runner
+        origin = Path(self.mount.folder, node.path)
+        companions: dict[str, Path] = {}
+        if node.parent is not None:
+            parent = self.tree.nodes[node.parent]
+            companions = {
+                n: Path(self._materialize(node.parent, n)) for n in parent.companions
+            }
+        started = time.perf_counter()
+        for attempt in range(ATTEMPTS):
+            began_ns = time.time_ns()
+            desk = Desk(
+                node.processor,
+                node.path,
+                self._input_path(node),
+                origin,
+                Path(self.mount.folder),
+                Path(runner.project),
+                taker.options,
+                None if taker.processor.bypass else (*node.outputs, *node.companions),
+                lambda name: self._stage_path(index, name),
+                companions,
+                runner.warm.get(node.processor),
+            )
+            failure: Diagnostic | None = None
+            made: tuple[Made, ...] = ()
+            try:
+                taker.processor.process(desk)
+                made = self._collect(desk)
+            except BuildError as error:
+                failure = desk.diagnose(error)
+            except OSError as error:
+                text = f"{node.processor}: {error}"
+                failure = replace(desk.diagnose(BuildError(text)), transient=True)
+            except Exception as error:  # a plugin's bug fails its own job
+                text = f"{node.processor} raised {type(error).__name__}: {error}"
+                failure = desk.diagnose(BuildError(text))
+            finally:
+                desk.clear_scratch()
+            told = dict(desk.depended)
+            if failure is not None and old is not None:
+                # The fix may lie in a file that this run did not get as far as.
+                told |= dict.fromkeys(d.key for d in old.dependencies)
+            dependencies, quiet = self._check(told, before, began_ns)
+            if quiet:
+                break
+            if attempt == ATTEMPTS - 1:
+                self.settled = False
+        seconds = time.perf_counter() - started
+        if failure is not None:
+            return NodeRecord(
+                node.processor,
+                node.path,
+                taker.version,
+                taker.options_digest,
+                input_,
+                dependencies,
+                old.made if old is not None else (),
+                NodeState.FAILED,
+                seconds,
+                failure,
+                tuple(desk.warnings),
+            )
+        for name, path in desk.staged.items():
+            self.staged[index, name] = path
+        return NodeRecord(
+            node.processor,
+            node.path,
+            taker.version,
+            taker.options_digest,
+            input_,
+            dependencies,
+            made,
+            NodeState.BUILT,
+            seconds,
+            None,
+            tuple(desk.warnings),
+        )
+
+    def _check(
+        self,
+        told: Mapping[tuple[Kind, Place, str], None],
+        before: dict[tuple[Kind, Place, str], Digest | None],
+        began_ns: int,
+    ) -> tuple[tuple[Dependency, ...], bool]:
+        """The dependencies as they are now, and whether they were so all along.
+
+        One that was looked at before the run must be unchanged.  A new one counts as
+        unchanged if it is older than the run; after a change it joins *before*, so that the
+        next attempt can tell.
+        """
+        quiet = True
+        found = []
+        for key in told:
+            kind, place, pattern = key
+            now = self._current(key)
+            if key in before:
+                quiet &= before[key] == now
+            elif kind is Kind.FILE and now is not None:
+                stamp = self._stamp(place)
+                quiet &= stamp is not None and stamp.ctime_ns < began_ns - stamps.TICK_NS
+            before[key] = now
+            found.append(Dependency(kind, place, pattern, now))
+        return tuple(found), quiet
+
+    def _collect(self, desk: Desk) -> tuple[Made, ...]:
+        made = []
+        names = desk.announced if desk.announced is not None else tuple(desk.staged)
+        for name in names:
+            path = desk.staged.get(name)
+            if path is None or not os.path.lexists(path):
+                raise BuildError(f"{desk.processor} announced {name} and did not make it")
+            digest = desk.digests.get(name)
+            if digest is None:
+                if os.path.islink(path):
+                    raise BuildError(f"{desk.processor} made a link of {name}: expected a file")
+                digest = stamps.digest_file(path)[0]
+            made.append(Made(name, digest, os.stat(path).st_size))
+        return tuple(made)
+
+    def _input_digest(self, node: Node) -> Digest | None:
+        """The digest of what goes in, companions included; None if it failed to be made."""
+        if node.parent is None:
+            return self.digest
+        parent = self.records[node.parent]
+        if parent.state in {NodeState.FAILED, NodeState.WAITING}:
+            return None
+        made = {m.name: m.digest for m in parent.made}
+        companions = self.tree.nodes[node.parent].companions
+        if not companions:
+            return made[node.path]
+        parts = [made[node.path], *(made[name] for name in companions)]
+        return stamps.digest_bytes("\n".join(parts).encode())
+
+    def _input_path(self, node: Node) -> Path:
+        if node.parent is None:
+            return Path(self.mount.folder, node.path)
+        return Path(self._materialize(node.parent, node.path))
+
+    def _made(self, index: int, name: str) -> Made | None:
+        record = self.records[index]
+        if record.state in {NodeState.FAILED, NodeState.WAITING}:
+            return None
+        return next(m for m in record.made if m.name == name)
+
+    def _materialize(self, index: int, name: str) -> str:
+        """Where the output *name* of a node lies in staging.
+
+        Raises:
+            _NeedsRunError: The node is clean and nobody has its result: run it after all.
+        """
+        path = self.staged.get((index, name))
+        if path is not None:
+            return path
+        made = self._made(index, name)
+        assert made is not None, "a child of a failed node is not asked"
+        if not self._fetch(index, made):
+            raise _NeedsRunError(index)
+        return self.staged[index, name]
+
+    def _stage_path(self, index: int, name: str) -> str:
+        suffix = os.path.splitext(name)[1][:16]
+        serial = len(self.every_staged)
+        path = f"{self.runner.staging}/{self.job.id}-{index}-{serial}{suffix}"
+        self.every_staged.append(path)
+        return path
+
+    def _current(self, key: tuple[Kind, Place, str]) -> Digest | None:
+        kind, place, pattern = key
+        path = places.path(place, self.runner.project)
+        if kind is Kind.GLOB:
+            return glob_digest(path, pattern)
+        fact = self.runner.looker.fact(path, place)
+        self.facts[place] = fact
+        return fact.digest
+
+    def _stamp(self, place: Place) -> Stamp | None:
+        return stamps.read(places.path(place, self.runner.project))
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+

@@ -1,0 +1,179 @@
+"""One run of a processor: the `processor.Step` that it is handed, on real folders.
+
+Knows one node and its staging; nothing of trees, keys and records.
+"""
+
+import glob
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from assetd import place as places
+from assetd import stamp as stamps
+from assetd.errors import BuildError
+from assetd.model import Diagnostic, Digest, Kind, Place
+from assetd.processor import Options
+from assetd.tree import is_safe_name
+
+_CHUNK: Final = 1 << 20
+EXCERPT_LIMIT: Final = 200
+WARNING_LIMIT: Final = 100
+
+
+@dataclass(slots=True)
+class Desk:
+    """Where a processor works on one path; fulfils `processor.Step`."""
+
+    processor: str
+    path: str
+    input: Path
+    origin: Path
+    mount: Path
+    project: Path
+    options: Options
+    announced: Sequence[str] | None
+    """The outputs that `Processor.outputs` named; None for a bypassing root."""
+    stage: Callable[[str], str]
+    """Gives a fresh path in staging for an output's name."""
+    companions: Mapping[str, Path] = field(default_factory=dict)
+    warm: Any = None
+
+    staged: dict[str, str] = field(default_factory=dict)
+    """Where each output was written, by name."""
+    digests: dict[str, Digest] = field(default_factory=dict)
+    """Of the outputs that were written through us."""
+    depended: dict[tuple[Kind, Place, str], None] = field(default_factory=dict)
+    """What was depended on, in the order of the telling."""
+    warnings: list[Diagnostic] = field(default_factory=list)
+    _scratch: str | None = None
+
+    def output(self, name: str) -> Path:
+        """See `processor.Step`."""
+        if self.announced is None:
+            if not is_safe_name(name):
+                raise BuildError(f"{self.processor} makes {name!r}, no path below the output root")
+        elif name not in self.announced:
+            expected = ", ".join(self.announced)
+            raise BuildError(f"{self.processor} makes {name!r}, but announced {expected}")
+        if name not in self.staged:
+            self.staged[name] = self.stage(name)
+        self.digests.pop(name, None)
+        return Path(self.staged[name])
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """See `processor.Step`."""
+        data = content.encode() if isinstance(content, str) else content
+        with open(self.output(name), "wb") as file:
+            file.write(data)
+        self.digests[name] = stamps.digest_bytes(data)
+
+    def copy(self) -> None:
+        """See `processor.Step`."""
+        target = self.output(self.path)
+        state = hashlib.sha256()
+        # Read and written by hand: the digest must be of the very bytes that we wrote, and
+        # copy_file_range would read them where we cannot see them.
+        with open(self.input, "rb", buffering=0) as source, open(target, "wb", 0) as file:
+            while chunk := source.read(_CHUNK):
+                state.update(chunk)
+                view = memoryview(chunk)
+                while view:
+                    view = view[file.write(view) :]
+        self.digests[self.path] = state.hexdigest()
+
+    def scratch(self) -> Path:
+        """See `processor.Step`."""
+        if self._scratch is None:
+            self._scratch = self.stage("scratch")
+            os.mkdir(self._scratch)
+        return Path(self._scratch)
+
+    def depends(self, path: str | os.PathLike[str]) -> None:
+        """See `processor.Step`."""
+        place = places.of(path, str(self.project))
+        self.depended[(Kind.FILE, place, "")] = None
+
+    def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:
+        """See `processor.Step`."""
+        place = places.of(folder, str(self.project))
+        self.depended[(Kind.GLOB, place, pattern)] = None
+        base = places.path(place, str(self.project))
+        return tuple(Path(base, name) for name in glob_names(base, pattern))
+
+    def warn(
+        self,
+        message: str,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        """See `processor.Step`."""
+        if len(self.warnings) < WARNING_LIMIT:
+            self.warnings.append(self._diagnostic(message, file, line, column))
+
+    def fail(
+        self,
+        message: str,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+        column: int | None = None,
+    ) -> BuildError:
+        """See `processor.Step`."""
+        return BuildError(
+            message, file=None if file is None else os.fspath(file), line=line, column=column
+        )
+
+    def diagnose(self, error: BuildError) -> Diagnostic:
+        """What people are told of *error*, with the line that it is about."""
+        return self._diagnostic(error.message, error.file, error.line, error.column)
+
+    def clear_scratch(self) -> None:
+        """Remove what `scratch` gave."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _diagnostic(
+        self,
+        message: str,
+        file: str | os.PathLike[str] | None,
+        line: int | None,
+        column: int | None,
+    ) -> Diagnostic:
+        path = os.path.join(self.project, os.fspath(self.origin if file is None else file))
+        if path == os.fspath(self.input) != os.fspath(self.origin):
+            path = os.fspath(self.origin)  # nobody can open staging
+        return Diagnostic(
+            message, places.of(path, str(self.project)), line, column, excerpt(path, line)
+        )
+
+
+def glob_names(folder: str, pattern: str) -> list[str]:
+    """The names of the files that *pattern* finds below *folder*, relative to it, sorted."""
+    found = glob.glob(pattern, root_dir=folder, recursive=True, include_hidden=False)
+    return sorted({n for n in found if os.path.isfile(os.path.join(folder, n))})
+
+
+def glob_digest(folder: str, pattern: str) -> Digest:
+    """The digest that a dependency on a glob has now."""
+    names = "\0".join(glob_names(folder, pattern))
+    return stamps.digest_bytes(os.fsencode(names))
+
+
+def excerpt(path: str, line: int | None) -> str | None:
+    """Line *line* of the file at *path*, cut to a sensible length."""
+    if line is None or line < 1:
+        return None
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for number, text in enumerate(file, 1):
+                if number == line:
+                    return text.rstrip("\r\n")[:EXCERPT_LIMIT]
+    except (OSError, ValueError):
+        pass
+    return None

@@ -1,0 +1,219 @@
+"""What is known of sources, outputs and dependencies: record, disk and configuration together.
+
+`Layout` is the configuration as questions about paths.  `Survey` is the `plan.View` of one
+moment: it looks at a file once and remembers; a new moment needs a new survey.  Both know how
+to find out, and decide nothing.
+"""
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Final
+
+from assetd import place as places
+from assetd import stamp as stamps
+from assetd.config import Mount
+from assetd.model import Digest, Entry, FileFact, Kind, Output, Place, Source, Stamp
+from assetd.patterns import BUILT_IN_IGNORES, Patterns
+from assetd.plan import Sighting, Version
+from assetd.record import Record
+from assetd.registry import Opened, Project
+from assetd.step import glob_digest
+from assetd.tree import Tree, grow
+
+HASH_LIMIT: Final = 1 << 20
+"""Bytes.  The owner looks into smaller files to spare a worker the job; larger ones would
+hold up everything else, so a worker looks into those."""
+
+
+class Layout:
+    """A project's configuration, as questions about paths."""
+
+    def __init__(self, project: Project, more_ignored: Iterable[str] = ()) -> None:
+        config = project.config
+        self.project = project
+        self.root = config.project
+        self.mounts: dict[str, Mount] = {mount.name: mount for mount in config.mounts}
+        self._ignored = Patterns.of((*BUILT_IN_IGNORES, *config.ignore, *more_ignored))
+        self._forced = Patterns.of(config.force) if config.force else None
+        self._never = tuple(
+            places.of(path, config.project) for path in (config.state_dir, config.out_dir)
+        )
+        self._versions = {
+            mount.name: {
+                o.processor.name: Version(o.version, o.options_digest)
+                for o in project.enabled(mount)
+            }
+            for mount in config.mounts
+        }
+
+    def takers(self, mount: str) -> Sequence[Opened]:
+        """The processors of a mount, in the order in which they are asked."""
+        return self.project.enabled(mount)
+
+    def ignored(self, mount: Mount, path: str, *, is_folder: bool) -> bool:
+        """Whether a path of a mount is none of our business."""
+        if self._ignored.matches(path, is_dir=is_folder):
+            return True
+        if not is_folder:
+            return False
+        place = places.join(mount.place, path)
+        return any(place == never for never in self._never)
+
+    def forced(self, source: Source) -> bool:
+        """Whether a force pattern has it."""
+        return self._forced is not None and self._forced.matches(source.path)
+
+    def locate(self, place: Place) -> Source | None:
+        """The source that the file at *place* would be; None outside all mounts."""
+        for mount in self.mounts.values():
+            if place != mount.place and places.is_below(place, mount.place):
+                start = len(mount.place) + 1 if mount.place not in {"", "/"} else len(mount.place)
+                return Source(mount.name, place[start:])
+        return None
+
+    def place(self, source: Source) -> Place:
+        """How we name a source in messages and files."""
+        mount = self.mounts.get(source.mount)
+        return places.join(source.mount if mount is None else mount.place, source.path)
+
+    def path(self, source: Source) -> str:
+        """Where its file is."""
+        return places.path(self.place(source), self.root)
+
+    def tree(self, source: Source) -> Tree | None:
+        """Its processing tree; None if it is no source.  Raises TreeError."""
+        mount = self.mounts.get(source.mount)
+        if mount is None or self.ignored(mount, source.path, is_folder=False):
+            return None
+        return grow(source.path, self.takers(source.mount))
+
+    def version(self, source: Source, processor: str) -> Version | None:
+        """The processor as the source's mount has it."""
+        return self._versions.get(source.mount, {}).get(processor)
+
+    def fingerprint(self) -> str:
+        """Of all that decides which trees there are and what their nodes' versions are."""
+        config = self.project.config
+        parts = [
+            repr([(m.name, m.place) for m in config.mounts]),
+            repr((config.ignore, config.force, BUILT_IN_IGNORES)),
+            *(
+                repr((m.name, [(o.processor.name, o.version, o.options_digest)
+                               for o in self.takers(m.name)]))
+                for m in config.mounts
+            ),
+        ]
+        return stamps.digest_bytes("\n".join(parts).encode("utf-8", "surrogateescape"))
+
+
+class Survey:
+    """The `plan.View` of one moment."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        record: Record,
+        locked: Container[Source],
+        sighted: Callable[[Source], Stamp | None] | None = None,
+    ) -> None:
+        """Begin a survey.
+
+        Args:
+            layout: The configuration.
+            record: The record.
+            locked: The sources with a job under way.
+            sighted: Stamps that a scan has just read, to be spared a second look.
+        """
+        self._layout = layout
+        self._record = record
+        self._locked = locked
+        self._sighted = sighted
+        self._entries: dict[Source, Entry | None] = {}
+        self._sightings: dict[Source, Sighting] = {}
+        self._facts: dict[Place, FileFact] = {}
+        self._globs: dict[tuple[Place, str], Digest] = {}
+        self._outputs: dict[str, Output | None] = {}
+        self.learned: dict[Place, FileFact] = {}
+        """Facts of dependencies whose stamps moved: for the record, once it is up to date."""
+
+    def entry(self, source: Source) -> Entry | None:
+        """See `plan.View`."""
+        if source not in self._entries:
+            self._entries[source] = self._record.entry(source)
+        return self._entries[source]
+
+    def sighting(self, source: Source) -> Sighting:
+        """See `plan.View`."""
+        known = self._sightings.get(source)
+        if known is None:
+            known = self._sightings[source] = self._look(source)
+        return known
+
+    def _look(self, source: Source) -> Sighting:
+        path = self._layout.path(source)
+        stamp = self._sighted(source) if self._sighted is not None else None
+        if stamp is None:
+            stamp = stamps.read(path)
+        if stamp is None:
+            return Sighting(None)
+        entry = self.entry(source)
+        racy = stamps.is_racy(stamp)
+        if (
+            entry is None
+            or entry.digest is None
+            or stamp == entry.stamp
+            or stamp.size > HASH_LIMIT
+        ):
+            return Sighting(stamp, None, racy)
+        fact = stamps.look(path, "")
+        return Sighting(stamp, fact.digest, fact.stamp is None)
+
+    def tree(self, source: Source) -> Tree | None:
+        """See `plan.View`."""
+        return self._layout.tree(source)
+
+    def version(self, source: Source, processor: str) -> Version | None:
+        """See `plan.View`."""
+        return self._layout.version(source, processor)
+
+    def now(self, key: tuple[Kind, Place, str]) -> Digest | None:
+        """See `plan.View`."""
+        kind, place, pattern = key
+        if kind is Kind.GLOB:
+            if (place, pattern) not in self._globs:
+                folder = places.path(place, self._layout.root)
+                self._globs[place, pattern] = glob_digest(folder, pattern)
+            return self._globs[place, pattern]
+        return self.fact(place).digest
+
+    def fact(self, place: Place) -> FileFact:
+        """What the dependency at *place* holds now."""
+        known = self._facts.get(place)
+        if known is not None:
+            return known
+        path = places.path(place, self._layout.root)
+        recorded = self._record.file(place)
+        stamp = stamps.read(path)
+        if stamp is None:
+            fact = FileFact(place, None, None)
+        elif recorded is not None and recorded.stamp == stamp:
+            fact = recorded
+        else:
+            fact = stamps.look(path, place)
+            if fact.stamp is not None:
+                self.learned[place] = fact
+        self._facts[place] = fact
+        return fact
+
+    def claimants(self, output: str) -> Sequence[Source]:
+        """See `plan.View`."""
+        return self._record.claimants(output)
+
+    def in_place(self, output: str) -> Output | None:
+        """See `plan.View`."""
+        if output not in self._outputs:
+            self._outputs[output] = self._record.output(output)
+        return self._outputs[output]
+
+    def locked(self, source: Source) -> bool:
+        """See `plan.View`."""
+        return source in self._locked

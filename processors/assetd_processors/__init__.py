@@ -1,0 +1,1 @@
+"""The built-in processors, one a file.  They plug in as anyone else's do."""
