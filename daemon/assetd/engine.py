@@ -52,7 +52,7 @@ from assetd.model import (
     Source,
     Stamp,
 )
-from assetd.pool import Lane, Pool, Ticket
+from assetd.pool import Jobs, Lane, Pool, Ticket
 from assetd.processor import Context
 from assetd.reconcile import Finished, reconcile
 from assetd.record import CorruptRecordError, Record, set_aside
@@ -158,6 +158,7 @@ class Engine:
         no_delete: bool = False,
         take_over: bool = False,
         dry: bool = False,
+        open_pool: Callable[..., Jobs] = Pool,
     ) -> None:
         """Open the record and start the workers; nothing is built before `turn` is called.
 
@@ -169,6 +170,7 @@ class Engine:
             no_delete: Leave the outputs that would be deleted.
             take_over: Replace files in the output root that are not ours.
             dry: Plan only; `Order.reasons` tells what would be done.
+            open_pool: Makes the pool; the kit has one that runs in this process.
         """
         self.selector = selectors.DefaultSelector()
         self.started = time.monotonic()
@@ -194,6 +196,7 @@ class Engine:
         self._no_delete = no_delete
         self._take_over = take_over
         self._dry = dry
+        self._pool_maker = open_pool
         self._serial = 0
         self._job = 0
         self._suspects: dict[Source, _Suspicion] = {}
@@ -519,7 +522,7 @@ class Engine:
             self.tell("hook_failed", level="error", processor=name, hook=which, cause=str(error))
         return context.ignored
 
-    def _open_pool(self) -> Pool:
+    def _open_pool(self) -> Jobs:
         config = self.layout.project.config
         opening = {
             "recipe": self.layout.project.recipe(),
@@ -527,7 +530,7 @@ class Engine:
             "sync_files": config.durability == "full",
         }
         size = 0 if self._dry else (self._workers or config.workers)
-        return Pool(
+        return self._pool_maker(
             size,
             opening,
             self.selector,
@@ -703,19 +706,20 @@ class Engine:
             if not self._scans:
                 self._scan("", "poll")
                 for output in self.record.outputs():
-                    self._look_at_output(output.path)
+                    self._look_at_output(output.path, self._serial)
 
     def _ripen(self, now: float) -> None:
         if len(self._settling) and self._git_is_busy(now):
             return
-        for place in self._settling.ready(now):
-            self._suspect_place(place, Lane.URGENT, now)
-        for place in self._folders.ready(now):
-            self._scan(place, "watch")
-        for path in self._outputs.ready(now):
+        for place, each in self._settling.ready(now):
+            for source in self._affected(place):
+                self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
+        for place, each in self._folders.ready(now):
+            self._scan(place, "watch", each.serial)
+        for path, each in self._outputs.ready(now):
             for output in self.record.outputs_below(path):
-                self._look_at_output(output.path)
-            self._look_at_output(path)
+                self._look_at_output(output.path, each.serial)
+            self._look_at_output(path, each.serial)
 
     def _git_is_busy(self, now: float) -> bool:
         """Whether git is rewriting the work tree: it holds its index lock meanwhile."""
@@ -768,11 +772,6 @@ class Engine:
         known.reason = known.reason or reason
         known.stamp = None  # a second look may show another one
 
-    def _suspect_place(self, place: Place, lane: Lane, noted: float) -> None:
-        serial = self._next_serial()
-        for source in self._affected(place):
-            self._suspect(source, serial, lane, noted=noted)
-
     def _affected(self, place: Place) -> set[Source]:
         """The sources that a change of the file at *place* may concern."""
         found: set[Source] = set()
@@ -791,11 +790,10 @@ class Engine:
                         found.add(dependent)
         return found
 
-    def _look_at_output(self, path: str) -> None:
+    def _look_at_output(self, path: str, serial: int) -> None:
         """Compare one output with the record, after something happened to it."""
         record = self.record
         output = record.output(path)
-        serial = self._next_serial()
         if output is None:
             for source in record.claimants(path):
                 entry = self.wrong.get(source)
@@ -838,9 +836,15 @@ class Engine:
                     self._suspect(source, serial, Lane.BULK)
         return self._scan("", trigger)
 
-    def _scan(self, place: Place, trigger: str) -> int:
-        """Queue a scan of everything at and below *place*; returns its serial."""
-        serial = self._next_serial()
+    def _scan(self, place: Place, trigger: str, serial: int | None = None) -> int:
+        """Queue a scan of everything at and below *place*; returns its serial.
+
+        Args:
+            place: Of a folder.
+            trigger: What the batch is because of.
+            serial: Of the note that asks for it; a new one if there was none.
+        """
+        serial = self._next_serial() if serial is None else serial
         batch = self._open_batch(trigger, Lane.BULK)
         steps = self._scan_steps(place, serial, thorough=self._thorough)
         self._scans.append(_Scan(steps, serial, batch))

@@ -6,7 +6,6 @@ pure: it is told what happened when, and says what is ready.
 
 import os
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -70,11 +69,15 @@ class Hint(Enum):
 
 
 @dataclass(slots=True)
-class _Pending:
+class Pending:
+    """A place that waits, and since when."""
+
     hint: Hint
     first: float
+    """When it was first noted, by the monotonic clock."""
     last: float
     serial: int
+    """Of its first note."""
 
 
 class Settling:
@@ -91,7 +94,7 @@ class Settling:
         self._gap = gap_seconds
         self._patience = patience_seconds
         self._deletion = deletion_seconds
-        self._pending: dict[Place, _Pending] = {}
+        self._pending: dict[Place, Pending] = {}
         self._recent: deque[float] = deque(maxlen=self.BURST)
         self._forced_below = 0
 
@@ -100,18 +103,15 @@ class Settling:
         self._recent.append(now)
         known = self._pending.get(place)
         if known is None:
-            self._pending[place] = _Pending(hint, now, now, serial)
+            self._pending[place] = Pending(hint, now, now, serial)
         else:
             known.hint = hint
             known.last = now
 
-    def ready(self, now: float) -> list[Place]:
+    def ready(self, now: float) -> list[tuple[Place, Pending]]:
         """Take out the places whose time has come."""
-        # The usual case first: nothing pends, or all of it is one save.
-        if not self._pending:
-            return []
-        ripe = [p for p, each in self._pending.items() if now >= self._due(each)]
-        for place in ripe:
+        ripe = [(p, each) for p, each in self._pending.items() if now >= self._due(each)]
+        for place, _ in ripe:
             del self._pending[place]
         return ripe
 
@@ -127,14 +127,10 @@ class Settling:
         """The lowest serial that still waits."""
         return min((each.serial for each in self._pending.values()), default=None)
 
-    def places(self) -> Iterable[Place]:
-        """What waits."""
-        return self._pending.keys()
-
     def __len__(self) -> int:
         return len(self._pending)
 
-    def _due(self, pending: _Pending) -> float:
+    def _due(self, pending: Pending) -> float:
         if pending.serial < self._forced_below:
             return 0.0
         if pending.hint is Hint.GONE:

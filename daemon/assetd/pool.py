@@ -109,11 +109,20 @@ class Worker:
 class Jobs(Protocol):
     """What an engine asks of a pool; the kit's in-process pool answers the same."""
 
-    def submit(self, ticket: Ticket) -> None:
-        """Queue a job; its outcome comes through the callback, exactly once."""
+    workers: dict[int, Worker]
+    restarts: dict[int, int]
 
-    def pending(self) -> int:
-        """Jobs that were submitted and have no outcome yet."""
+    def submit_all(self, tickets: list[Ticket]) -> None:
+        """Queue jobs; the outcome of each comes through the callback, exactly once.
+
+        Never from within this call.
+        """
+
+    def waiting(self) -> int:
+        """Jobs that no worker holds yet."""
+
+    def running(self) -> int:
+        """Jobs that a worker holds."""
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called next, by the monotonic clock."""
@@ -173,20 +182,11 @@ class Pool:
 
     # -- what the engine asks -------------------------------------------------------------
 
-    def submit(self, ticket: Ticket) -> None:
-        """Queue a job; its outcome comes through the callback, exactly once."""
-        self._queues[ticket.lane].append(ticket)
-        self._serve()
-
     def submit_all(self, tickets: list[Ticket]) -> None:
-        """Queue many jobs at once: they are grouped as if they had always been there."""
+        """Queue jobs; the outcome of each comes through the callback, exactly once."""
         for ticket in tickets:
             self._queues[ticket.lane].append(ticket)
         self._serve()
-
-    def pending(self) -> int:
-        """Jobs that were submitted and have no outcome yet."""
-        return self.waiting() + self.running()
 
     def waiting(self) -> int:
         """Jobs that no worker holds yet."""

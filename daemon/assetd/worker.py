@@ -41,13 +41,13 @@ def main() -> None:
     pipe = socket.socket(fileno=pipe_fd)
     progress = mmap.mmap(progress_fd, _PROGRESS.size)
     reader = wire.Reader()
-    crew: _Crew | None = None
+    crew: Crew | None = None
     while data := pipe.recv(1 << 16):
         for message in reader.feed(data):
             match message:
                 case {"open": opening}:
                     try:
-                        crew = _Crew(opening)
+                        crew = Crew(opening)
                     except Exception as error:  # a plugin's bug; the owner must hear of it
                         text = "".join(traceback.format_exception_only(error)).strip()
                         pipe.sendall(wire.encode({"unfit": text}))
@@ -69,7 +69,7 @@ def _die_with(owner: int) -> None:
         sys.exit(0)
 
 
-def _run(crew: "_Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap) -> None:
+def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap) -> None:
     done: list[Any] = []
     sent = time.monotonic()
     for row in rows:
@@ -91,7 +91,7 @@ def _run(crew: "_Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mma
     pipe.sendall(wire.encode({"outcomes": done, "rss": _rss_bytes()}))
 
 
-class _Crew:
+class Crew:
     """The processors of one generation, opened and warm."""
 
     def __init__(self, opening: dict[str, Any]) -> None:
