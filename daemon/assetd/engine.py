@@ -122,9 +122,11 @@ class _OpenBatch:
 
 @dataclass(slots=True)
 class _Scan:
+    place: Place
     steps: Iterator[None]
     serial: int
     batch: int
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -279,7 +281,9 @@ class Engine:
         """Call *on_done* when every change made before this call is built and recorded."""
         if self.watcher is None or self.watcher.deaf or not self.watcher.alive():
             # Events prove nothing here: look.
-            self._waiters.append(_Waiter(self._scan("", "sync"), on_done))
+            ahead = (s.serial for s in self._scans if s.place == "" and not s.begun)
+            serial = next(ahead, None) or self._scan("", "sync")
+            self._waiters.append(_Waiter(serial, on_done))
             return
         # The kernel keeps the order of events: when this file's comes out of the inbox,
         # those of every earlier change have come out before it.
@@ -847,7 +851,7 @@ class Engine:
         serial = self._next_serial() if serial is None else serial
         batch = self._open_batch(trigger, Lane.BULK)
         steps = self._scan_steps(place, serial, thorough=self._thorough)
-        self._scans.append(_Scan(steps, serial, batch))
+        self._scans.append(_Scan(place, steps, serial, batch))
         self._thorough = False
         return serial
 
@@ -855,6 +859,7 @@ class Engine:
         end = time.monotonic() + TURN_SECONDS
         while self._scans and len(self._suspects) < 2 * SLICE and self._has_room():
             scan = self._scans[0]
+            scan.begun = True
             try:
                 next(scan.steps)
             except StopIteration:

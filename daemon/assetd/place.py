@@ -11,7 +11,7 @@ def of(path: str | os.PathLike[str], project: str) -> Place:
     if full == project:
         return ""
     prefix = project if project.endswith("/") else project + "/"
-    return full[len(prefix) :] if full.startswith(prefix) else full
+    return full.removeprefix(prefix)
 
 
 def path(place: Place, project: str) -> str:

@@ -1,4 +1,4 @@
-"""The plugin contract: all that the author of a processor needs to read.
+r"""The plugin contract: all that the author of a processor needs to read.
 
 A processor is a value, not a class to derive from::
 
@@ -6,7 +6,7 @@ A processor is a value, not a class to derive from::
 
     def banner(step: Step) -> None:
         text = step.input.read_text()
-        step.write(step.path, f"/* {step.options['text']} */\\n{text}")
+        step.write(step.path, f"/* {step.options['text']} */\n{text}")
 
     processor = Processor(
         name="banner",

@@ -1,5 +1,6 @@
 """What is told of the engine: its status as one object, its events as lines of a log."""
 
+import contextlib
 import os
 import sys
 import time
@@ -164,10 +165,9 @@ class Log:
 
     def __call__(self, event: str, *, level: str = "info", **fields: object) -> None:
         """Write one event."""
-        try:
+        # Nobody reads our log any more, or its disk is full: the work goes on.
+        with contextlib.suppress(OSError):
             getattr(self._log, level)(event, **fields)
-        except OSError:
-            pass  # nobody reads our log any more, or its disk is full: the work goes on
 
 
 def _plain(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
