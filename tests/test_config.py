@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from assetd import config
+from assetd import config, document
 from assetd.config import Config, Settle, Watch
 from assetd.errors import ConfigError
 from assetd.processor import Option
@@ -207,14 +207,14 @@ def test_a_project_may_be_its_own_mount(tmp_path: Path) -> None:
 )
 def test_a_duration_has_a_unit_or_is_seconds(text: str, duration: float) -> None:
     """On the command line as in the file."""
-    assert duration == config.seconds(text)
+    assert duration == document.seconds(text)
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1e9", "2 weeks", "12:30", "inf", "nan", "1S"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     """`12:30` is not 750, whatever YAML 1.1 says."""
     with pytest.raises(ValueError, match="expected a duration such as 500ms or 2s, found"):
-        config.seconds(text)
+        document.seconds(text)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 )
 def test_a_size_has_a_unit_or_is_bytes(text: str, size: int) -> None:
     """Powers of ten and of two, as the unit says."""
-    assert size == config.size(text)
+    assert size == document.size(text)
 
 
 def test_a_word_is_the_word_that_was_written() -> None:
@@ -370,7 +370,7 @@ def test_what_is_no_configuration_is_told_by_its_line(text: str, told: list[str]
         (b"a: " + b"[" * 100_000, 1, "nested deeper than 20 levels"),
         (b"a: " + b"{b: " * 100_000, 1, "nested deeper than 20 levels"),
         (b"- " * 500_000, 1, "nested deeper than 20 levels"),
-        (b"a" * (config.SIZE_LIMIT + 1), None, "larger than 1 MiB: that is no configuration"),
+        (b"a" * (document.SIZE_LIMIT + 1), None, "larger than 1 MiB: that is no configuration"),
         (b"", None, "no mounts"),
     ],
     ids=lambda value: repr(value)[:30],

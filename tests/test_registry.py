@@ -72,7 +72,7 @@ c = made("extra", default=False)
 """
 
 NEEDY = """
-tooled = made("tooled", tool=lambda: Tool("less", None, "npm install less"))
+tooled = made("tooled", tool=lambda setting: Tool("less", None, "npm install less"))
 plain = made("plain")
 """
 
@@ -143,7 +143,7 @@ def test_a_processor_named_without_its_tool_stays_and_is_warned_of(
 
 def test_a_version_has_all_that_can_change_the_result(write: Callable[..., str]) -> None:
     """An upgraded tool or an edited plugin dirties what it made, and nothing else."""
-    body = 'tooled = made("tooled", tool=lambda: Tool("less", "4.2"))\n'
+    body = 'tooled = made("tooled", tool=lambda setting: Tool("less", "4.2"))\n'
     file = write(one=body, two='other = made("other")\n')
     before = {o.processor.name: o.version for o in load(file).processors}
     write(one=body + "# edited\n", two='other = made("other")\n')
@@ -315,7 +315,7 @@ def test_a_name_must_fit_filters_and_sections(write: Callable[..., str], name: s
 
 def test_a_tool_that_cannot_be_asked_is_told(write: Callable[..., str]) -> None:
     """A processor's mistake is no reason to fall over."""
-    assert problems(write(one='a = made("a", tool=lambda: 1 / 0)\n')) == [
+    assert problems(write(one='a = made("a", tool=lambda setting: 1 / 0)\n')) == [
         'assetd.yml: processor "a": its tool cannot be asked: ZeroDivisionError: division by zero'
     ]
 
@@ -401,7 +401,7 @@ def test_a_recipe_opens_the_same_project_in_another_process(
     """Without YAML, without a search for entry points, and without asking a tool again."""
     asked = tmp_path / "asked"
     body = f"""
-def tool():
+def tool(setting):
     with open({str(asked)!r}, "a") as file:
         file.write("x")
     return Tool("less", "4.2")

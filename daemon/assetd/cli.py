@@ -6,16 +6,17 @@ by the command that needs it, so that `assetd status` stays quick.
 
 import argparse
 import contextlib
+import io
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TextIO
 
-from assetd import __version__, client
+from assetd import __version__, client, explain
 from assetd.errors import (
     AlreadyRunningError,
     AssetdError,
@@ -28,19 +29,25 @@ OK: Final = 0
 SOMETHING_FAILS: Final = 1
 INTERRUPTED: Final = 130
 START_SECONDS: Final = 600.0
+ANSWER_SECONDS: Final = 10.0
+"""A daemon that has not answered by then hangs."""
 
 Command = Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     arguments = parser().parse_args(argv)
     command: Command = arguments.command
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
     except AssetdError as error:
         for line in str(error).splitlines():
-            print(f"assetd: {line}", file=sys.stderr)
+            _say(line)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -48,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; without this Python says so at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    return code
+
+
+def _say(message: str) -> None:
+    """Tell people something on standard error."""
+    print(f"assetd: {explain.printable(message)}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,8 +73,13 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"assetd {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("-C", dest="directory", metavar="DIR", help="as if started in DIR")
-    shared.add_argument("--config", metavar="FILE", help="use this configuration file")
+    for each, default in ((top, None), (shared, argparse.SUPPRESS)):  # on both sides of COMMAND
+        each.add_argument(
+            "-C", dest="directory", metavar="DIR", default=default, help="as if started in DIR"
+        )
+        each.add_argument(
+            "--config", metavar="FILE", default=default, help="use this configuration file"
+        )
     facts = argparse.ArgumentParser(add_help=False)
     facts.add_argument("--json", action="store_true", help="print JSON")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -76,7 +94,12 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("folder", nargs="?", default=".", metavar="DIR")
 
     build = add("build", _build, "bring every output up to date, once", json=True)
-    build.add_argument("paths", nargs="*", metavar="PATH", help="sources, folders or outputs")
+    build.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="only these sources, folders or outputs, and what includes these files",
+    )
     build.add_argument("--force", action="store_true", help="build also what is up to date")
     build.add_argument("--dry-run", action="store_true", help="only say what would be done")
     build.add_argument("--no-delete", action="store_true", help="leave outputs without a source")
@@ -110,10 +133,10 @@ def _workers(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    from assetd import config
+    from assetd import document
 
     try:
-        return config.seconds(text)
+        return document.seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -124,12 +147,13 @@ def _seconds(text: str) -> float:
 def _config_file(arguments: argparse.Namespace) -> str:
     start = arguments.directory or "."
     if not os.path.isdir(start):
-        raise UsageError(f"{start} is no folder")
+        raise UsageError(f"{start} is no folder that is there")
     if arguments.config is not None:
         file = os.path.join(start, arguments.config)
         if not os.path.isfile(file):
-            raise UsageError(f"{arguments.config} is not there")
-        return os.path.realpath(file)
+            raise UsageError(f"{arguments.config} is no file that is there")
+        # Of the folder, not of the file: a linked configuration counts where the link is.
+        return os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
     folder = os.path.realpath(start)
     while True:
         for name in ("assetd.yml", "assetd.yaml"):
@@ -148,7 +172,7 @@ def _load(arguments: argparse.Namespace) -> Any:
 
     project = registry.load(_config_file(arguments))
     for warning in project.warnings:
-        print(f"assetd: {warning}", file=sys.stderr)
+        _say(str(warning))
     return project
 
 
@@ -156,15 +180,23 @@ def _paths(arguments: argparse.Namespace) -> tuple[str, str]:
     """The project's folder and its state folder, without reading more than is needed."""
     file = _config_file(arguments)
     project = os.path.dirname(file)
-    usual = os.path.join(project, ".assetd")
-    if os.path.isdir(usual):
-        return project, usual
+    try:
+        with open(file, "rb") as opened:
+            text = opened.read()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    plain = re.findall(rb"^state_dir:[ ]+([\w./-]+)[ \t]*(?:#.*)?\r?$", text, re.MULTILINE)
+    if b"state_dir" not in text:
+        plain = [b".assetd"]
+    if len(plain) == 1:
+        return project, os.path.realpath(os.path.join(project, os.fsdecode(plain[0])))
+    # It is written in a way that takes a YAML parser, which is slow to load.
     from assetd import config
 
     try:
         found, _ = config.read(file)
     except AssetdError:
-        return project, usual
+        return project, os.path.join(project, ".assetd")
     return found.project, found.state_dir
 
 
@@ -180,10 +212,13 @@ def _init(arguments: argparse.Namespace) -> int:
     from assetd import initial
 
     start = arguments.directory or "."
+    if not os.path.isdir(start):
+        raise UsageError(f"{start} is no folder that is there")
     folder = os.path.realpath(os.path.join(start, arguments.folder))
     path, mounts = initial.write(folder)
-    print(f"wrote {path}", file=sys.stderr)
-    print(f"mounts: {', '.join(mounts)}; `assetd build` builds them", file=sys.stderr)
+    listed = ", ".join(mounts)
+    print(f"wrote {explain.printable(path)}", file=sys.stderr)
+    print(f"mounts: {explain.printable(listed)}; `assetd build` builds them", file=sys.stderr)
     return OK
 
 
@@ -194,14 +229,12 @@ def _build(arguments: argparse.Namespace) -> int:
         try:
             with contextlib.closing(_connect(arguments)) as connection:
                 if arguments.workers is not None:
-                    print("assetd: a daemon is running: -j is its own", file=sys.stderr)
-                answer = connection.ask(
-                    "build", paths=_places(arguments), force=arguments.force
-                )
+                    _say("a daemon is running, with workers of its own: -j is not used")
+                answer = connection.ask("build", paths=_places(arguments), force=arguments.force)
         except NotRunningError:
             pass
         else:
-            return _built(answer, as_json=arguments.json)
+            return _built(answer, arguments)
     from assetd import once
 
     project = _load(arguments)
@@ -214,35 +247,36 @@ def _build(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
     )
-    return _built(answer, as_json=arguments.json)
+    return _built(answer, arguments)
 
 
 def _places(arguments: argparse.Namespace) -> list[str]:
-    from assetd import place
+    """The PATHs as the engine names them: places of sources, names of outputs."""
+    if not arguments.paths:
+        return []
+    from assetd import config, place
 
-    project = os.path.dirname(_config_file(arguments))
+    file = _config_file(arguments)
+    found, _ = config.read(file)
     start = os.path.realpath(arguments.directory or ".")
-    out_dir: str | None = None
-    found = []
+    named = []
     for path in arguments.paths:
         full = os.path.normpath(os.path.join(start, path))
-        if out_dir is None:
-            from assetd import config
-
-            out_dir = config.read(os.path.join(_config_file(arguments)))[0].out_dir
-        if full.startswith(out_dir + "/"):
-            found.append(full[len(out_dir) + 1 :])
+        # A mount may be reached through a link; it is known by its real folder.
+        real = os.path.join(os.path.realpath(os.path.dirname(full)), os.path.basename(full))
+        if place.is_below(real, found.out_dir):
+            named.append(os.path.relpath(real, found.out_dir))
         else:
-            found.append(place.of(full, project))
-    return found
+            named.append(place.of(real, found.project))
+    return named
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
-    from assetd import explain, once
+    from assetd import history, once
 
     todo = once.dry_run(_load(arguments), paths=_places(arguments), force=arguments.force)
     if arguments.json:
-        rows = [{"source": place, "reason": reason.row()} for place, reason in todo]
+        rows = [{"source": place, "reason": history.reason(reason)} for place, reason in todo]
         print(json.dumps({"schema": 1, "would": rows}))
         return OK
     for place, reason in todo:
@@ -252,31 +286,32 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _built(answer: dict[str, Any], *, as_json: bool) -> int:
-    from assetd import explain, model
+def _built(answer: dict[str, Any], arguments: argparse.Namespace) -> int:
+    from assetd import model
 
     errors = answer["errors"]
-    if as_json:
+    unknown = [
+        f"{path} is no source and no output of this project"
+        for path, place in zip(arguments.paths, _places(arguments), strict=True)
+        if place in answer["unknown"]
+    ]
+    if arguments.json:
         print(json.dumps({"schema": 1, **answer}))
-        return SOMETHING_FAILS if errors else OK
-    row = answer["batch"]
-    tally = model.Batch(
-        row["id"],
-        row["trigger"],
-        0.0,
-        row["seconds"],
-        row["changed"],
-        row["built"],
-        row["cached"],
-        row["clean"],
-        row["failed"],
-        row["deleted"],
-    )
-    _print_errors(errors)
-    outputs = explain.count(answer["outputs"], "output")
-    wrong = len({(each["mount"], each["source"]) for each in errors})
-    fail = f"; {explain.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
-    print(f"{explain.batch(tally)}; {outputs}{fail}", file=sys.stderr)
+    else:
+        row = answer["batch"]
+        counts = ("changed", "built", "cached", "clean", "failed", "deleted")
+        tally = model.Batch(
+            row["id"], row["trigger"], 0.0, row["seconds"], *(row[name] for name in counts)
+        )
+        for message in answer.get("messages", ()):
+            _say(message)
+        _print_errors(errors, sys.stderr)
+        outputs = explain.count(answer["outputs"], "output")
+        wrong = len({(each["mount"], each["source"]) for each in errors})
+        fail = f"; {explain.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
+        print(f"{explain.batch(tally)}; {outputs}{fail}", file=sys.stderr)
+    if unknown:
+        raise UsageError("\n".join(unknown))
     return SOMETHING_FAILS if errors else OK
 
 
@@ -319,12 +354,14 @@ def _start(arguments: argparse.Namespace) -> int:
                 log.seek(began)
                 sys.stderr.write(log.read()[-4000:].decode(errors="replace"))
             return code or SOMETHING_FAILS
-        with contextlib.suppress(NotRunningError):
-            with contextlib.closing(client.Connection(path)) as door:
-                status = door.ask("status")
-                if status["state"] not in {"starting"}:
-                    print(f"assetd is running (pid {status['pid']}); log: {log_path}")
-                    return OK
+        with (
+            contextlib.suppress(NotRunningError),
+            contextlib.closing(client.Connection(path)) as door,
+        ):
+            status = door.ask("status")
+            if status["state"] != "starting":
+                print(f"assetd is running (pid {status['pid']}); log: {log_path}")
+                return OK
         time.sleep(0.02)
     raise DeadlineError("assetd has not come up; its log: " + log_path)
 
@@ -353,30 +390,24 @@ def _is_alive(pid: int) -> bool:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from assetd import present
+
+    code = OK
     try:
         with contextlib.closing(_connect(arguments)) as connection:
-            connection.send("status")
-            reply = connection.receive(time.monotonic() + 10.0)
-            status = reply["data"]
+            status = connection.ask("status", deadline=time.monotonic() + ANSWER_SECONDS)
     except NotRunningError as error:
-        if arguments.json:
-            print(json.dumps({"schema": 1, "state": "stopped"}))
-        else:
-            print("stopped")
-            from assetd import history
+        from assetd import history
 
-            project, state_dir = _paths(arguments)
-            for line in history.stopped(project, state_dir):
-                print(line)
-            print(f"assetd: {error}", file=sys.stderr)
-        return error.exit_code
+        status = history.known(*_paths(arguments))
+        code = error.exit_code
     if arguments.json:
         print(json.dumps(status))
     else:
-        from assetd import present
-
-        print("\n".join(present.status(status, color=_color())))
-    return OK
+        print("\n".join(present.status(status, color=_color(sys.stdout))))
+    if code != OK:
+        _say("`assetd start` starts it")
+    return code
 
 
 def _sync(arguments: argparse.Namespace) -> int:
@@ -386,52 +417,59 @@ def _sync(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"schema": 1, **answer}))
     else:
-        _print_errors(answer["errors"])
+        _print_errors(answer["errors"], sys.stdout)
     return SOMETHING_FAILS if answer["errors"] else OK
 
 
 def _errors(arguments: argparse.Namespace) -> int:
-    from assetd import history
+    """What the daemon knows to fail; without one, what the record does."""
+    problems: Sequence[str] = ()
+    errors: Sequence[Mapping[str, Any]] | None
+    try:
+        with contextlib.closing(_connect(arguments)) as connection:
+            status = connection.ask("status", deadline=time.monotonic() + ANSWER_SECONDS)
+        errors, problems = status["errors"], status["config_errors"]
+    except (NotRunningError, DeadlineError):
+        from assetd import history
 
-    project, state_dir = _paths(arguments)
-    errors = history.errors(state_dir)
-    del project
+        _, state_dir = _paths(arguments)
+        errors = history.errors(state_dir)
     if arguments.json:
-        print(json.dumps({"schema": 1, "errors": errors}))
+        facts = {"schema": 1, "errors": errors or [], "config_errors": list(problems)}
+        print(json.dumps(facts))
     else:
-        _print_errors(errors, to=sys.stdout)
-        if not errors:
+        for problem in problems:
+            print(explain.printable(problem))
+        _print_errors(errors or [], sys.stdout)
+        if errors is None:
+            print("nothing has been built here yet: `assetd build` does it", file=sys.stderr)
+        elif not errors and not problems:
             print("nothing fails", file=sys.stderr)
-    return SOMETHING_FAILS if errors else OK
+    return SOMETHING_FAILS if errors or problems else OK
 
 
-def _print_errors(errors: Sequence[dict[str, Any]], to: Any = None) -> None:
+def _print_errors(errors: Sequence[Mapping[str, Any]], to: TextIO) -> None:
     if errors:
         from assetd import present
 
-        print("\n".join(present.errors(errors, color=_color())), file=to or sys.stderr)
+        print("\n".join(present.errors(errors, color=_color(to))), file=to)
 
 
 def _why(arguments: argparse.Namespace) -> int:
     from assetd import history
 
-    story = history.why(_load(arguments), arguments.path, os.path.realpath(
-        arguments.directory or "."))
+    start = os.path.realpath(arguments.directory or ".")
+    story = history.why(_load(arguments), arguments.path, start)
     if arguments.json:
         print(json.dumps(story))
     else:
         from assetd import present
 
-        print("\n".join(present.why(story, color=_color())))
+        print("\n".join(present.why(story, color=_color(sys.stdout))))
     return OK
 
 
-def _color() -> bool:
+def _color(to: TextIO) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main())
+    return to.isatty() and not os.environ.get("NO_COLOR")

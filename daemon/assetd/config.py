@@ -1,7 +1,7 @@
 """`assetd.yml` → a frozen `Config`.  Knows keys, values and places, not which processors exist.
 
 Three steps, each of which goes on after a mistake, so that all are told at once: text becomes
-nodes that know their lines (`_Page`), nodes become values by the tables of keys (`parse`), and
+nodes that know their lines (`Page`), nodes become values by the tables of keys (`parse`), and
 paths become places that fit together on this disk (`resolve`).  A key that no table has is
 the section of a processor, and the registry's to judge.
 
@@ -11,12 +11,26 @@ Scalars are resolved by what their key expects, never by YAML's guess: `no` is a
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_origin
 
 from assetd import patterns
 from assetd import place as places
+from assetd.document import (
+    SIZE_LIMIT,
+    Items,
+    Node,
+    Page,
+    Scalar,
+    Table,
+    data,
+    nearest,
+    seconds,
+    shown,
+    size,
+    suggestion,
+)
 from assetd.errors import ConfigError
 from assetd.model import Place, Problem
 
@@ -25,8 +39,6 @@ if TYPE_CHECKING:  # `assetd status` reads this module, and needs no plugin cont
 
 FILE_NAMES: Final = ("assetd.yml", "assetd.yaml")
 DEFAULT_FILTER: Final = ("all", "-uglifyjs", "-cleancss")
-SIZE_LIMIT: Final = 1 << 20
-DEPTH_LIMIT: Final = 20
 
 Backend: TypeAlias = Literal["auto", "inotify", "polling"]
 Durability: TypeAlias = Literal["normal", "full", "off"]
@@ -173,75 +185,6 @@ def read(file: str) -> tuple[Config, tuple[Problem, ...]]:
     return resolve(parse(text, file), file)
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of *names* that somebody who wrote *name* may have meant."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
-
-
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """The end of a message about *name*: ` (did you mean "…"?)`, or nothing."""
-    near = nearest(name, names)
-    return "" if near is None else f" (did you mean {shown(near)}?)"
-
-
-def shown(value: object) -> str:
-    """How a message shows what it found: short, and harmless on a terminal."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case str():
-            text = value if len(value) <= 60 else value[:59] + "…"
-            safe = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
-            return '"' + "".join(safe) + '"'
-        case Mapping():
-            return "a mapping"
-        case Sequence():
-            return "a list"
-        case _:
-            return str(value)[:60]
-
-
-# --- values from text -----------------------------------------------------------------------
-
-_MILLISECONDS: Final = {"": 1_000, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
-_BYTES: Final = {"": 1, "B": 1} | {
-    prefix + unit: base**power
-    for unit, base in (("B", 1000), ("IB", 1024))
-    for power, prefix in enumerate("KMGT", 1)
-}
-
-
-def seconds(text: str) -> float:
-    """The duration that *text* writes: `500ms`, `2s`, `1m`, `1h`; a number alone is seconds.
-
-    Raises:
-        ValueError: It is none; the text says what was expected.
-    """
-    return _amount(text, _MILLISECONDS, "a duration such as 500ms or 2s") / 1_000
-
-
-def size(text: str) -> int:
-    """The bytes that *text* writes: `500MB`, `2GiB`; a number alone is bytes.
-
-    Raises:
-        ValueError: It is none; the text says what was expected.
-    """
-    return round(_amount(text, _BYTES, "a size such as 500MB or 2GiB"))
-
-
-def _amount(text: str, units: Mapping[str, int], expected: str) -> float:
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", text)
-    if match is not None:
-        for unit in (match[2], match[2].upper()):
-            if unit in units:
-                return float(match[1]) * units[unit]
-    raise ValueError(f"expected {expected}, found {shown(text)}")
-
-
 def _positive_seconds(text: str) -> float:
     if (duration := seconds(text)) < 0.01:
         raise ValueError(f"expected 10ms or more, found {shown(text)}")
@@ -267,154 +210,6 @@ def _pattern(text: str) -> str:
     return text
 
 
-def _plain(scalar: "_Scalar") -> object:
-    """What YAML 1.2's core schema makes of a scalar that nobody expects anything of."""
-    text = scalar.text
-    if not scalar.plain:
-        return text
-    if text in {"", "~", "null", "Null", "NULL"}:
-        return None
-    if text in {"true", "True", "TRUE", "false", "False", "FALSE"}:
-        return text.lower() == "true"
-    if re.fullmatch(r"[-+]?[0-9]{1,100}", text):
-        return int(text)
-    if re.fullmatch(r"0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}", text):
-        return int(text, 0)
-    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
-        return float(text)
-    if re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", text):
-        return float(text.replace(".", ""))
-    return text
-
-
-# --- nodes ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Scalar:
-    text: str
-    plain: bool
-    """Written without quotes."""
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class _List:
-    items: "tuple[_Node, ...]"
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Map:
-    items: "Mapping[str, tuple[int, _Node]]"
-    """Each with the line of its key."""
-    line: int
-
-
-_Node: TypeAlias = _Scalar | _List | _Map
-_NOT_YAML: Final = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def _data(node: _Node) -> object:
-    """The node as plain Python data."""
-    match node:
-        case _Scalar():
-            return _plain(node)
-        case _List(items):
-            return [_data(item) for item in items]
-        case _Map(mapping):
-            return {key: _data(value) for key, (_, value) in mapping.items()}
-
-
-@dataclass(slots=True)
-class _Page:
-    """The file as it is read, and what was wrong so far."""
-
-    file: str
-    problems: list[Problem] = field(default_factory=list)
-
-    def wrong(self, line: int | None, message: str) -> None:
-        self.problems.append(Problem(message, os.path.basename(self.file), line))
-
-    def stop(self, line: int | None, message: str) -> ConfigError:
-        self.wrong(line, message)
-        return ConfigError(self.problems)
-
-    def compose(self, text: bytes) -> _Node | None:
-        """The only document of *text*; None if it is empty.
-
-        Raises:
-            ConfigError: It is no YAML, or more than a configuration ever needs.
-        """
-        import yaml
-
-        if len(text) > SIZE_LIMIT:
-            raise self.stop(None, "larger than 1 MiB: that is no configuration")
-        try:
-            decoded = text.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise self.stop(text.count(b"\n", 0, error.start) + 1, "not UTF-8") from None
-        if odd := _NOT_YAML.search(decoded):
-            line = decoded.count("\n", 0, odd.start()) + 1
-            raise self.stop(line, f"the character {shown(odd[0])} is not allowed")
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        # Events, not yaml.compose: that recurses in C, as deep as the text says.
-        events: Iterator[Any] = yaml.parse(decoded, Loader=loader)
-        try:
-            next(events)
-            if isinstance(next(events), yaml.StreamEndEvent):
-                return None
-            node = self._node(next(events), events, 1)
-            next(events)
-            if not isinstance(after := next(events), yaml.StreamEndEvent):
-                raise self.stop(after.start_mark.line + 1, "a second document: there may be one")
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            told = ", ".join(filter(None, (error.context, error.problem)))
-            tabs = "; indent with spaces, not with tabs" if re.search(r"\\t|\btab\b", told) else ""
-            raise self.stop(None if mark is None else mark.line + 1, told + tabs) from None
-        except yaml.YAMLError as error:
-            raise self.stop(None, f"not YAML: {shown(str(error))}") from None
-        return node
-
-    def _node(self, event: Any, events: Iterator[Any], depth: int) -> _Node:
-        import yaml
-
-        line = event.start_mark.line + 1
-        if depth > DEPTH_LIMIT:
-            raise self.stop(line, f"nested deeper than {DEPTH_LIMIT} levels")
-        if isinstance(event, yaml.AliasEvent):
-            # Nine lines of aliases can stand for a billion values.
-            self.wrong(line, f"aliases (*{event.anchor}) do not work here: write it out")
-            return _Scalar("", True, line)
-        if event.tag not in {None, "!", "tag:yaml.org,2002:str"}:
-            self.wrong(line, f"tags ({shown(event.tag)}) do not work here: leave it out")
-        if isinstance(event, yaml.ScalarEvent):
-            try:
-                event.value.encode()
-            except UnicodeEncodeError:
-                self.wrong(line, f"{shown(event.value)} is not Unicode")
-                return _Scalar("", True, line)
-            return _Scalar(event.value, event.tag is None and event.style in {None, ""}, line)
-        if isinstance(event, yaml.SequenceStartEvent):
-            items: list[_Node] = []
-            while not isinstance(event := next(events), yaml.SequenceEndEvent):
-                items.append(self._node(event, events, depth + 1))
-            return _List(tuple(items), line)
-        mapping: dict[str, tuple[int, _Node]] = {}
-        while not isinstance(event := next(events), yaml.MappingEndEvent):
-            key = self._node(event, events, depth + 1)
-            value = self._node(next(events), events, depth + 1)
-            if not isinstance(key, _Scalar):
-                self.wrong(key.line, f"expected text as a key, found {shown(_data(key))}")
-            elif key.text in mapping:
-                first = mapping[key.text][0]
-                self.wrong(key.line, f"{shown(key.text)} is there already, in line {first}")
-            else:
-                mapping[key.text] = (key.line, value)
-        return _Map(mapping, line)
-
-
 # --- keys -----------------------------------------------------------------------------------
 
 
@@ -424,7 +219,7 @@ class Kind:
 
     schema: Mapping[str, object]
     """Of its value, as JSON Schema."""
-    read: Callable[[_Page, str, _Node], Any]
+    read: Callable[[Page, str, Node], Any]
     """The value of a node, given the key's full name; None, and told, if it is wrong."""
 
 
@@ -446,9 +241,9 @@ class Key:
 
 
 def _scalar(convert: Callable[[str], Any], schema: Mapping[str, object]) -> Kind:
-    def read(page: _Page, name: str, node: _Node) -> Any:
-        if not isinstance(node, _Scalar):
-            page.wrong(node.line, f"{name}: expected a single value, found {shown(_data(node))}")
+    def read(page: Page, name: str, node: Node) -> Any:
+        if not isinstance(node, Scalar):
+            page.wrong(node.line, f"{name}: expected a single value, found {shown(data(node))}")
             return None
         try:
             return convert(node.text)
@@ -459,7 +254,7 @@ def _scalar(convert: Callable[[str], Any], schema: Mapping[str, object]) -> Kind
     return Kind(schema, read)
 
 
-def _placed(page: _Page, name: str, node: _Node) -> tuple[str, int] | None:
+def _placed(page: Page, name: str, node: Node) -> tuple[str, int] | None:
     """A path as it is written, and its line."""
     text = _PATH.read(page, name, node)
     return None if text is None else (text, node.line)
@@ -479,8 +274,8 @@ def _choice(*choices: str) -> Kind:
 def _several(one: Kind) -> Kind:
     """A list, for which a single item may stand."""
 
-    def read(page: _Page, name: str, node: _Node) -> tuple[Any, ...] | None:
-        nodes = node.items if isinstance(node, _List) else (node,)
+    def read(page: Page, name: str, node: Node) -> tuple[Any, ...] | None:
+        nodes = node.items if isinstance(node, Items) else (node,)
         values = tuple(one.read(page, name, item) for item in nodes)
         return None if None in values else values
 
@@ -490,26 +285,26 @@ def _several(one: Kind) -> Kind:
 def _block(keys: Sequence[Key], make: Callable[..., Any]) -> Kind:
     """A mapping with keys of its own."""
 
-    def read(page: _Page, name: str, node: _Node) -> Any:
+    def read(page: Page, name: str, node: Node) -> Any:
         return make(**_by_key(page, keys, f"{name}.", node))
 
     return Kind(_object(keys), read)
 
 
 def _by_key(
-    page: _Page,
+    page: Page,
     keys: Sequence[Key],
     prefix: str,
-    node: _Node,
-    others: dict[str, tuple[int, _Node]] | None = None,
+    node: Node,
+    others: dict[str, tuple[int, Node]] | None = None,
 ) -> dict[str, Any]:
     """The values by field; what is no key of ours goes to *others*, or is told.
 
     A key without a value counts as not given: people comment out what stood below it.
     """
     values = {key.field: key.default for key in keys}
-    if not isinstance(node, _Map):
-        page.wrong(node.line, f"{prefix[:-1]}: expected a mapping, found {shown(_data(node))}")
+    if not isinstance(node, Table):
+        page.wrong(node.line, f"{prefix[:-1]}: expected a mapping, found {shown(data(node))}")
         return values
     known = {key.name: key for key in keys}
     for name, (line, value) in node.items.items():
@@ -519,7 +314,7 @@ def _by_key(
         elif key is None:
             hint = suggestion(name, known)
             page.wrong(line, f"unknown key {shown(prefix + name)}{hint}")
-        elif _data(value) is not None:
+        elif data(value) is not None:
             read = key.kind.read(page, prefix + name, value)
             values[key.field] = key.default if read is None else read
     return values
@@ -534,24 +329,24 @@ def _object(keys: Sequence[Key], more: Mapping[str, Any] | None = None) -> dict[
     }
 
 
-def _filter(page: _Page, name: str, node: _Node) -> tuple[str, ...] | None:
+def _filter(page: Page, name: str, node: Node) -> tuple[str, ...] | None:
     texts = _TEXTS.read(page, name, node)
     if texts is None:
         return None
     return tuple(term for text in texts for term in re.split(r"[\s,]+", text) if term)
 
 
-def _mounts(page: _Page, _name: str, node: _Node) -> tuple[Mount, ...]:
+def _mounts(page: Page, _name: str, node: Node) -> tuple[Mount, ...]:
     """The mounts, their folders still to be looked for."""
-    if not isinstance(node, _Map):
-        listed = node.items if isinstance(node, _List) else (node,)
+    if not isinstance(node, Table):
+        listed = node.items if isinstance(node, Items) else (node,)
         found = filter(None, (_placed(page, "mounts", item) for item in listed))
         return tuple(Mount(os.path.normpath(text), "", "", None, line) for text, line in found)
     mounts: list[Mount] = []
     for text, (line, value) in node.items.items():
-        given = {} if _data(value) is None else _by_key(page, MOUNT_KEYS, f"mounts.{text}.", value)
-        at = value.items.get("processors") if isinstance(value, _Map) else None
-        if _placed(page, "mounts", _Scalar(text, False, line)) is not None:
+        given = {} if data(value) is None else _by_key(page, MOUNT_KEYS, f"mounts.{text}.", value)
+        at = value.items.get("processors") if isinstance(value, Table) else None
+        if _placed(page, "mounts", Scalar(text, False, line)) is not None:
             name, filter_line = os.path.normpath(text), None if at is None else at[0]
             mounts.append(Mount(name, "", "", given.get("processors"), line, filter_line))
     return tuple(mounts)
@@ -613,30 +408,30 @@ def parse(text: bytes, file: str) -> Draft:
     Raises:
         ConfigError: There is nothing to go on with.
     """
-    page = _Page(file)
+    page = Page(file)
     node = page.compose(text)
-    if node is None or _data(node) is None:
-        node = _Map({}, 1)
-    if not isinstance(node, _Map):
-        raise page.stop(node.line, f"expected a mapping of keys, found {shown(_data(node))}")
-    others: dict[str, tuple[int, _Node]] = {}
+    if node is None or data(node) is None:
+        node = Table({}, 1)
+    if not isinstance(node, Table):
+        raise page.stop(node.line, f"expected a mapping of keys, found {shown(data(node))}")
+    others: dict[str, tuple[int, Node]] = {}
     values = _by_key(page, KEYS, "", node, others)
     if values["workers"] is None:
         values["workers"] = _workers("auto")
     lines = {name: line for name, (line, _) in node.items.items()}
-    if "mounts" not in lines or _data(node.items["mounts"][1]) in (None, [], {}):
+    if "mounts" not in lines or data(node.items["mounts"][1]) in (None, [], {}):
         example = '"mounts: [assets]"'
         page.wrong(lines.get("mounts"), f"no mounts: say where the sources are, as in {example}")
     sections = {name: _section(line, value) for name, (line, value) in others.items()}
     return Draft(values, sections, lines, tuple(page.problems))
 
 
-def _section(line: int, node: _Node) -> Section:
-    if isinstance(node, _Map):
+def _section(line: int, node: Node) -> Section:
+    if isinstance(node, Table):
         lines = {name: line for name, (line, _) in node.items.items()}
-        return Section(line, {k: _data(v) for k, (_, v) in node.items.items()}, lines)
-    data = _data(node)
-    return Section(line, {}, {}, None if data is None else shown(data))
+        return Section(line, {k: data(v) for k, (_, v) in node.items.items()}, lines)
+    found = data(node)
+    return Section(line, {}, {}, None if found is None else shown(found))
 
 
 def schema(sections: Mapping[str, "Sequence[Option]"]) -> dict[str, object]:
@@ -681,7 +476,7 @@ def _option_schema(option: "Option") -> dict[str, object]:
 
 def resolve(draft: Draft, file: str) -> tuple[Config, tuple[Problem, ...]]:
     """The draft with its paths found on this disk, and all that is wrong so far."""
-    page = _Page(file, list(draft.problems))
+    page = Page(file, list(draft.problems))
     # The folder's real path, not the file's: a linked `assetd.yml` counts where the link is.
     project = os.path.realpath(os.path.dirname(os.path.abspath(file)))
 

@@ -161,14 +161,7 @@ class Control:
                 began = time.monotonic()
 
                 def built(order: Order) -> None:
-                    tally = report.batch(order.tally)
-                    tally["seconds"] = round(time.monotonic() - began, 4)
-                    answer = {
-                        "batch": tally,
-                        "errors": report.errors(engine),
-                        "outputs": engine.outputs,
-                    }
-                    self._answer(each, answer)
+                    self._answer(each, report.order(engine, order, time.monotonic() - began))
 
                 engine.build(Order(tuple(paths), force), built)
             case "reload":

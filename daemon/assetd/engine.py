@@ -18,22 +18,21 @@ holds: `sync` is done when none is older than its own.
 import contextlib
 import os
 import selectors
-import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from assetd import place as places
 from assetd import plan as plans
-from assetd import publish, registry
+from assetd import publish, recovery, registry
 from assetd import stamp as stamps
 from assetd.errors import ConfigError
-from assetd.inbox import Hint, Inbox, Settling
+from assetd.lookout import Cookie, Lookout, above
 from assetd.model import (
     Batch,
     Cause,
@@ -42,7 +41,6 @@ from assetd.model import (
     Done,
     Entry,
     EntryState,
-    FileFact,
     Job,
     NodeState,
     Outcome,
@@ -51,17 +49,17 @@ from assetd.model import (
     Reason,
     Source,
     Stamp,
+    Tell,
 )
 from assetd.pool import Jobs, Lane, Pool, Ticket
 from assetd.processor import Context
 from assetd.reconcile import Finished, reconcile
-from assetd.record import CorruptRecordError, Record, set_aside
 from assetd.registry import Project
+from assetd.scan import Findings, scan
 from assetd.store import Store
 from assetd.survey import Layout, Survey
-from assetd.watch import Area, Note, Overflow, Seen, Watcher, walk
 
-SLICE: Final = 250
+SLICE: Final = 100
 """Suspects that are planned, and so committed, together."""
 IN_FLIGHT: Final = 1_500
 """Jobs beyond which scans and plans wait: enough to keep the workers busy."""
@@ -69,10 +67,6 @@ TURN_SECONDS: Final = 0.01
 """What one station may take of a turn; clients wait for no longer than a few of these."""
 RETRY_SECONDS: Final = (1.0, 30.0)
 """First and longest wait before a failure that may pass by itself is tried again."""
-POLL_DEAF_SECONDS: Final = 2.0
-
-Tell = Callable[..., None]
-"""`tell(event, **fields)`: one event for the log and whoever listens."""
 
 
 class State(StrEnum):
@@ -123,7 +117,7 @@ class _OpenBatch:
 @dataclass(slots=True)
 class _Scan:
     place: Place
-    steps: Iterator[None]
+    steps: Iterator[Findings]
     serial: int
     batch: int
     begun: bool = False
@@ -131,8 +125,7 @@ class _Scan:
 
 @dataclass(slots=True)
 class _Waiter:
-    serial: int | None
-    """None: its cookie has not come back yet."""
+    proof: Cookie
     on_done: Callable[[], None]
 
 
@@ -145,6 +138,10 @@ class Order:
     force: bool = False
     tally: Batch = Batch(0, "build", 0.0)
     reasons: list[tuple[Source, Reason]] = field(default_factory=list)
+    sources: frozenset[Source] | None = None
+    """What the paths stand for; None for everything."""
+    unknown: tuple[str, ...] = ()
+    """The paths that stand for nothing."""
 
 
 class Engine:
@@ -160,6 +157,7 @@ class Engine:
         no_delete: bool = False,
         take_over: bool = False,
         dry: bool = False,
+        only: Sequence[str] = (),
         open_pool: Callable[..., Jobs] = Pool,
     ) -> None:
         """Open the record and start the workers; nothing is built before `turn` is called.
@@ -172,6 +170,8 @@ class Engine:
             no_delete: Leave the outputs that would be deleted.
             take_over: Replace files in the output root that are not ours.
             dry: Plan only; `Order.reasons` tells what would be done.
+            only: Look at nothing but these paths of an order, and what depends on them;
+                for one build.
             open_pool: Makes the pool; the kit has one that runs in this process.
         """
         self.selector = selectors.DefaultSelector()
@@ -198,8 +198,8 @@ class Engine:
         self._no_delete = no_delete
         self._take_over = take_over
         self._dry = dry
+        self._only = tuple(only)
         self._pool_maker = open_pool
-        self._serial = 0
         self._job = 0
         self._suspects: dict[Source, _Suspicion] = {}
         self._deferred: dict[Source, _Suspicion] = {}
@@ -209,26 +209,37 @@ class Engine:
         self._batches: dict[int, _OpenBatch] = {}
         self._scans: deque[_Scan] = deque()
         self._waiters: list[_Waiter] = []
-        self._cookies: dict[str, _Waiter] = {}
         self._orders: list[Order] = []
         self._retry_at: float | None = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._retries: set[Source] = set()
-        self._reload_at: float | None = None
-        self._poll_at: float | None = None
-        self._git_since: float | None = None
         self._trimming: Iterator[int] | None = None
         self._kept_results = 0
         self._thorough = False
+        self._fingerprint_due: str | None = None
+        """Of the configuration whose first scan is not built yet: if that is cut short, the
+        next start must scan as thoroughly."""
 
         self._open_project(project)
-        self.record = self._open_record()
-        self._inbox: Inbox[Note] = Inbox()
-        self.selector.register(self._inbox.fd, selectors.EVENT_READ, lambda _mask: None)
-        self._settle_anew()
-        self.watcher: Watcher | None = None
-        self._recover()
-        self._check_outputs()
+        config = project.config
+        self.record = recovery.open_record(config, tell, mend=not dry)
+        self.lookout = Lookout(self.layout, self.record, self.selector, tell)
+        fingerprint = self.layout.fingerprint()
+        self._thorough = self.record.meta("fingerprint") != fingerprint
+        if dry:
+            self._suspect_missing()
+        else:
+            verify = not recovery.ended_cleanly(self.record)
+            recovery.redo(config, self.record, tell)
+            recovery.clear_staging(self.staging)
+            recovery.begin(config, self.record)
+            recovery.check_outputs(config, self.record, tell, verify=verify)
+        if not dry and not self._only:
+            if self._thorough and not no_delete:
+                self._fingerprint_due = fingerprint
+            serial = self.lookout.next_serial()
+            for source in self.record.unplaced():
+                self._suspect(source, serial, Lane.BULK)
         self.counts = self.record.count_sources()
         self.outputs = self.record.count_outputs()
         self.wrong: dict[Source, Entry] = {e.source: e for e in self.record.wrong()}
@@ -239,8 +250,9 @@ class Engine:
         self._start_hooks()
         self.pool = self._open_pool()
         if watching:
-            self._start_watching()
-        self._scan_everything("start")
+            self.lookout.start()
+        if not self._only:
+            self._scan_everything("start")
 
     # -- what others ask ------------------------------------------------------------------
 
@@ -265,56 +277,52 @@ class Engine:
             or self._slices
             or self._suspects
             or self._deferred
-            or len(self._settling)
-            or len(self._folders)
-            or len(self._outputs)
-            or len(self._inbox)
-            or self._reload_at is not None
+            or len(self.lookout)
+            or self.lookout.reload_at is not None
         )
 
     def queue(self) -> tuple[int, int, int]:
         """Suspects, jobs that wait for a worker, jobs that a worker holds."""
-        suspects = len(self._suspects) + len(self._deferred) + len(self._settling)
+        suspects = len(self._suspects) + len(self._deferred) + len(self.lookout)
         return suspects, self.pool.waiting(), self.pool.running()
 
     def sync(self, on_done: Callable[[], None]) -> None:
         """Call *on_done* when every change made before this call is built and recorded."""
-        if self.watcher is None or self.watcher.deaf or not self.watcher.alive():
-            # Events prove nothing here: look.
-            ahead = (s.serial for s in self._scans if s.place == "" and not s.begun)
-            serial = next(ahead, None) or self._scan("", "sync")
-            self._waiters.append(_Waiter(serial, on_done))
+        if self.lookout.proves():
+            # The kernel keeps the order of events: when this file's comes out of the inbox,
+            # those of every earlier change have come out before it.
+            self._waiters.append(_Waiter(self.lookout.bake(), on_done))
             return
-        # The kernel keeps the order of events: when this file's comes out of the inbox,
-        # those of every earlier change have come out before it.
-        waiter = _Waiter(None, on_done)
-        name = f"{time.monotonic_ns()}-{len(self._cookies)}"
-        self._cookies[name] = waiter
-        self._waiters.append(waiter)
-        path = os.path.join(self._cookie_folder, name)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        os.unlink(path)
+        ahead = (s.serial for s in self._scans if s.place == "" and not s.begun)
+        serial = next(ahead, None) or self._scan("", "sync")
+        self._waiters.append(_Waiter(Cookie(serial), on_done))
 
     def build(self, order: Order, on_done: Callable[[Order], None]) -> None:
-        """Bring everything, or the order's paths, up to date; *order* is filled in."""
+        """Bring everything up to date and call *on_done*; *order* is filled in.
+
+        The order's paths limit what is forced, and what it tells of; an engine that was made
+        for nothing else looks at nothing else.
+        """
         self._orders.append(order)
-        serial = self._next_serial()
-        batch: int | None = None
-        if order.force:
-            batch = self._open_batch("build", Lane.BULK)
-            reason = Reason(Cause.REQUESTED)
+        serial = self.lookout.next_serial()
+        named = {path: set(self._matching([path])) for path in order.paths}
+        batch = self._open_batch("build", Lane.BULK)  # is written only if it does something
+        reason = Reason(Cause.REQUESTED) if order.force else None
+        if order.force or self._only:
             for source in self._matching(order.paths):
                 self._suspect(source, serial, Lane.BULK, reason=reason)
-            self._batches[batch].feeding -= 1
-        else:
-            for mount in self.layout.mounts.values():
-                if not self.layout.project.config.force:
-                    break
-                for source in self.record.sources_of(mount.name):
-                    if self.layout.forced(source):
-                        forced = Reason(Cause.FORCE_PATTERN)
-                        self._suspect(source, serial, Lane.BULK, reason=forced)
+        if self._only:
+            for path in self._only:
+                self._look_at(path, serial, reason)
+        if not order.force and self.layout.project.config.force:
+            for source in self._matching(order.paths):
+                if self.layout.forced(source):
+                    forced = Reason(Cause.FORCE_PATTERN)
+                    self._suspect(source, serial, Lane.BULK, reason=forced)
+        self._batches[batch].feeding -= 1
         for source, entry in self.wrong.items():
+            if self._only and not any(source in found for found in named.values()):
+                continue
             if any(d.transient for _, d in entry.diagnostics) or (
                 entry.state is EntryState.BLOCKED
             ):
@@ -322,13 +330,44 @@ class Engine:
 
         def done() -> None:
             self._orders.remove(order)
+            if order.paths:
+                for path, found in named.items():
+                    found.update(self._matching([path]))
+                order.sources = frozenset().union(*named.values())
+                order.unknown = tuple(path for path, found in named.items() if not found)
             on_done(order)
 
-        self.sync(done)
+        if self._only:
+            self._waiters.append(_Waiter(Cookie(serial), done))
+        else:
+            self.sync(done)
+
+    def _look_at(self, path: Place, serial: int, reason: Reason | None) -> None:
+        """Suspect what the disk holds at or below *path*, whatever the record says of it."""
+        full = places.path(path, self.layout.root)
+        if os.path.isdir(full):
+            self._thorough = True
+            self._scan(path, "build", serial)
+        elif (source := self.layout.locate(path)) is not None:
+            mount = self.layout.mounts[source.mount]
+            if not any(
+                self.layout.ignored(mount, source.path[:end], is_folder=True)
+                for end, letter in enumerate(source.path)
+                if letter == "/"
+            ):
+                self._suspect(source, serial, Lane.BULK, reason=reason)
+
+    def _suspect_missing(self) -> None:
+        """Suspect the sources of outputs that are not there, and let the record be."""
+        out_dir = self.layout.project.config.out_dir
+        for output in self.record.outputs():
+            if stamps.read(f"{out_dir}/{output.path}") is None:
+                missing = Reason(Cause.OUTPUT_MISSING, output.path)
+                self._suspect(output.source, 0, Lane.BULK, reason=missing)
 
     def reload(self) -> None:
         """Read the configuration again, soon."""
-        self._reload_at = time.monotonic()
+        self.lookout.reload_at = time.monotonic()
 
     def rescan(self) -> None:
         """Look at everything again."""
@@ -349,7 +388,7 @@ class Engine:
             wait = timeout if wait is None else min(wait, timeout)
         for key, mask in self.selector.select(wait):
             key.data(mask)
-        self._take_notes()
+        self.lookout.take_notes()
         now = time.monotonic()
         deadline = self.pool.deadline()
         if deadline is not None and now >= deadline:
@@ -373,17 +412,15 @@ class Engine:
         self.pool.stop()
         for opened in self.layout.project.processors:
             self._hook(opened, "end")
-        if self.watcher is not None:
-            self.watcher.stop()
+        self.lookout.stop()
         if not self._dry:
             self.record.set_meta(clean="1")
-            self._clear_staging()
-            with contextlib.suppress(OSError):
-                if os.path.basename(self.staging) == publish.STAGING_NAME:
+            recovery.clear_staging(self.staging)
+            if os.path.basename(self.staging) == publish.STAGING_NAME:
+                with contextlib.suppress(OSError):
                     os.rmdir(self.staging)
         self.record.close()
         self.selector.close()
-        self._inbox.close()
 
     # -- opening --------------------------------------------------------------------------
 
@@ -392,117 +429,11 @@ class Engine:
         config = project.config
         os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
         self.store = Store(os.path.join(config.state_dir, "store"))
-        self.staging = publish.staging_folder(config.out_dir, config.state_dir)
-        self._cookie_folder = os.path.join(config.state_dir, "cookies")
-
-    def _settle_anew(self) -> None:
-        settle = self.layout.project.config.settle
-        numbers = (settle.gap_seconds, settle.patience_seconds, settle.deletion_seconds)
-        self._settling = Settling(*numbers)
-        self._folders = Settling(*numbers)
-        self._outputs = Settling(*numbers)
-
-    def _open_record(self) -> Record:
-        config = self.layout.project.config
-        path = os.path.join(config.state_dir, "record.sqlite")
-        try:
-            record = Record(path, durability=config.durability)
-            if record.meta("clean") == "0" and record.meta("boot") != _boot_id():
-                record.check()
-        except CorruptRecordError as error:
-            aside = set_aside(path)
-            self.tell("record_damaged", level="warning", cause=str(error), kept_as=aside)
-            record = Record(path, durability=config.durability)
-            record.set_meta(clean="0", boot="")
-        return record
-
-    def _recover(self) -> None:
-        """Do again what was begun and not committed; then clear what nobody needs."""
-        if self._dry:
-            return
-        config = self.layout.project.config
-        record = self.record
-        self._verify = record.meta("clean") == "0" and record.meta("boot") not in {
-            _boot_id(),
-            None,
-        }
-        old_root = record.meta("out_dir")
-        root = old_root or config.out_dir
-        for number, change in record.intents():
-            batch = record.batch(change.batch) or Batch(change.batch, "start", time.time())
-            done = publish.apply(root, change, record.output, record.made_folder)
-            record.commit(number, change, done, batch)
-            self.tell("recovered", batch=change.batch, outputs=len(done.placed))
-        if old_root is not None and old_root != config.out_dir:
-            self._move_out(old_root)
-        fingerprint = self.layout.fingerprint()
-        self._thorough = record.meta("fingerprint") != fingerprint
-        self._clear_staging()
-        record.set_meta(
-            clean="0", boot=_boot_id(), out_dir=config.out_dir, fingerprint=fingerprint
+        self.staging = (
+            publish.staging_folder(config.out_dir, config.state_dir)
+            if not self._dry
+            else os.path.join(config.state_dir, "staging")
         )
-
-    def _move_out(self, old_root: str) -> None:
-        """The output root is another one now: take our outputs out of the old one."""
-        from assetd.model import Deletion
-
-        outputs = list(self.record.outputs())
-        reason = Reason(Cause.NO_LONGER_MADE, old_root)
-        change = Change(
-            0, delete=tuple(Deletion(o.path, o.source, o.digest, reason) for o in outputs)
-        )
-        if os.path.isdir(old_root):
-            done = publish.apply(old_root, change, self.record.output, self.record.made_folder)
-            self.tell("output_root_moved", old=old_root, deleted=len(done.deleted))
-        self.record.disown(o.path for o in outputs)
-
-    def _clear_staging(self) -> None:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.staging) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
-
-    def _check_outputs(self) -> None:
-        """Compare what is in place with the record; what is missing makes its source dirty."""
-        if self._dry:
-            return
-        out_dir = self.layout.project.config.out_dir
-        lost = []
-        restamped = []
-        for output in self.record.outputs():
-            found = stamps.read(f"{out_dir}/{output.path}")
-            if found is not None and found == output.stamp and not self._verify:
-                continue
-            seen = publish.identify(out_dir, output.path)
-            if seen is None:
-                lost.append(output)
-            elif seen[1] == output.digest:
-                restamped.append((output.path, seen[0]))
-            elif self._verify:
-                # After a power loss the disk may hold half of what we wrote; nobody can
-                # tell that from an edit, so the bytes are kept and the output made anew.
-                self._keep_copy(output.path)
-                lost.append(output)
-            else:
-                self.tell("output_edited", level="warning", output=output.path)
-        for path, stamp in restamped:
-            self.record.restamp_output(path, stamp)
-        if lost:
-            self.record.disown(o.path for o in lost)
-            self.tell("outputs_missing", count=len(lost), first=lost[0].path)
-        serial = self._next_serial()
-        for source in self.record.unplaced():
-            self._suspect(source, serial, Lane.BULK)
-
-    def _keep_copy(self, output: str) -> None:
-        config = self.layout.project.config
-        kept = os.path.join(config.state_dir, "kept", output)
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
-        with contextlib.suppress(OSError):
-            shutil.move(os.path.join(config.out_dir, output), kept)
-            self.tell("output_set_aside", level="warning", output=output, kept_as=kept)
 
     def _start_hooks(self) -> None:
         more: list[str] = []
@@ -516,9 +447,7 @@ class Engine:
         if function is None:
             return []
         config = self.layout.project.config
-        context = Context(
-            "main", None, Path(config.project), Path(config.out_dir), opened.options
-        )
+        context = Context("main", None, Path(config.project), Path(config.out_dir), opened.options)
         try:
             function(context)
         except Exception as error:  # noqa: BLE001 - a plugin's bug must not end the daemon
@@ -544,133 +473,6 @@ class Engine:
             staging=self.staging,
         )
 
-    def _start_watching(self) -> None:
-        config = self.layout.project.config
-        shutil.rmtree(self._cookie_folder, ignore_errors=True)
-        os.makedirs(self._cookie_folder, mode=0o700)
-        if config.watch.backend == "polling":
-            self._poll_at = time.monotonic() + config.watch.interval_seconds
-            return
-        self.watcher = Watcher(self._inbox)
-        self.watcher.add(self._cookie_folder, Area.COOKIES)
-        self._watch_nearby()
-        folders = {os.path.dirname(o.path) for o in self.record.outputs()}
-        for folder in sorted(folders | {""}):
-            self._watch_output_folder(folder)
-
-    def _watch_output_folder(self, folder: str) -> None:
-        if self.watcher is not None:
-            path = os.path.join(self.layout.project.config.out_dir, folder).rstrip("/")
-            self.watcher.add(path, Area.OUTPUT)
-
-    def _watch_nearby(self, facts: Iterable[Place] | None = None) -> None:
-        """Watch the folders outside the mounts that matter, or what there is of their way."""
-        if self.watcher is None:
-            return
-        config = self.layout.project.config
-        wanted: set[str] = set()
-        if facts is None:
-            wanted |= {os.path.dirname(path) for path in (config.file, *config.plugins)}
-            wanted |= {os.path.dirname(mount.folder) for mount in config.mounts}
-            wanted |= {config.out_dir and os.path.dirname(config.out_dir)}
-            facts = self.record.folders_of_files()
-        for folder in facts:
-            if not any(places.is_below(folder, m.place) for m in config.mounts):
-                wanted.add(places.path(folder, config.project))
-        for folder in wanted:
-            at = folder
-            while not self.watcher.add(at, Area.NEARBY) and at not in {"/", ""}:
-                if at in self.watcher.deaf:
-                    break
-                at = os.path.dirname(at)
-
-    # -- notes ----------------------------------------------------------------------------
-
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
-
-    def _take_notes(self) -> None:
-        watcher = self.watcher
-        if watcher is None:
-            return
-        end = time.monotonic() + TURN_SECONDS
-        while notes := self._inbox.take(500):
-            now = time.monotonic()
-            for note in notes:
-                match watcher.understand(note):
-                    case Overflow():
-                        self._on_overflow()
-                    case Seen() as seen:
-                        self._on_seen(seen, now)
-                    case None:
-                        pass
-            if now > end:
-                return
-
-    def _on_overflow(self) -> None:
-        self.tell("events_lost", level="warning", what="the kernel's queue overflowed: scanning")
-        self.rescans += 1
-        serial = self._scan("", "overflow")
-        for waiter in self._cookies.values():
-            waiter.serial = serial  # its cookie may be lost; the scan proves more
-        self._cookies.clear()
-
-    def _on_seen(self, seen: Seen, now: float) -> None:
-        config = self.layout.project.config
-        if seen.area is Area.COOKIES:
-            waiter = self._cookies.pop(os.path.basename(seen.path), None)
-            if waiter is not None:
-                waiter.serial = self._serial
-                for station in (self._settling, self._folders, self._outputs):
-                    station.force(self._serial)
-                if self._reload_at is not None:
-                    self._reload_at = now
-            return
-        serial = self._next_serial()
-        if seen.area is Area.OUTPUT:
-            self._outputs.note(os.path.relpath(seen.path, config.out_dir), seen.hint, now, serial)
-            return
-        place = places.of(seen.path, config.project)
-        if seen.is_folder:
-            self._on_folder(seen, place, now, serial)
-            return
-        if seen.path == config.file or seen.path in config.plugins:
-            self._reload_at = now + config.settle.gap_seconds * 2
-            return
-        source = self.layout.locate(place)
-        if source is not None:
-            mount = self.layout.mounts[source.mount]
-            if self.layout.ignored(mount, source.path, is_folder=False):
-                # Not even a sign of activity: an editor's temporary file would delay the
-                # save that it is for.
-                return
-        elif seen.area is Area.NEARBY and not self._matters(place):
-            return
-        self._settling.note(place, seen.hint, now, serial)
-
-    def _matters(self, place: Place) -> bool:
-        return self.record.file(place) is not None or (
-            self.record.globs and any(self.record.globs_at(f) for f in _above(place))
-        )
-
-    def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:
-        config = self.layout.project.config
-        source = self.layout.locate(place)
-        if source is not None and self.layout.ignored(
-            self.layout.mounts[source.mount], source.path, is_folder=True
-        ):
-            return
-        if seen.area is Area.NEARBY and source is None:
-            roots = [m.place for m in config.mounts]
-            ours = any(places.is_below(root, place) for root in roots)
-            if not ours and not self.record.files_below(place):
-                if not self.record.globs_below(place):
-                    return
-        if seen.hint is Hint.GONE and self.watcher is not None:
-            self.watcher.drop_below(seen.path)
-        self._folders.note(place, seen.hint, now, serial)
-
     # -- from hints to suspects -----------------------------------------------------------
 
     def _watch_over(self, now: float) -> None:
@@ -679,82 +481,31 @@ class Engine:
             self._retry_at = None
             retries, self._retries = self._retries, set()
             for source in retries:
-                self._suspect(source, self._next_serial(), Lane.BULK)
-        if self._reload_at is not None and now >= self._reload_at and not self._slices:
-            self._reload_at = None
+                self._suspect(source, self.lookout.next_serial(), Lane.BULK)
+        lookout = self.lookout
+        if lookout.reload_at is not None and now >= lookout.reload_at and not self._slices:
+            lookout.reload_at = None
             self._reload()
-        watcher = self.watcher
-        if watcher is not None and not watcher.alive():
-            self.tell("watcher_died", level="error", what="starting it again, and scanning")
-            self.watcher = None
-            self._start_watching()
-            self._on_overflow()
-        config = self.layout.project.config
-        if watcher is not None and watcher.deaf and self._poll_at is None:
-            self._poll_at = now + POLL_DEAF_SECONDS
-            folder, code = next(iter(watcher.deaf.items()))
-            self.tell(
-                "folders_unwatched",
-                level="warning",
-                count=len(watcher.deaf),
-                first=folder,
-                cause=os.strerror(code),
-                what=f"scanning every {POLL_DEAF_SECONDS:g} s instead",
-            )
-        if self._poll_at is not None and now >= self._poll_at:
-            if watcher is not None and not watcher.deaf:
-                self._poll_at = None
-                return
-            interval = POLL_DEAF_SECONDS if watcher is not None else config.watch.interval_seconds
-            self._poll_at = now + interval
-            if not self._scans:
-                self._scan("", "poll")
-                for output in self.record.outputs():
-                    self._look_at_output(output.path, self._serial)
+        if lookout.look_after(now, scanning=bool(self._scans)):
+            self._scan("", "poll")
+            for output in self.record.outputs():
+                self._look_at_output(output.path, lookout.serial)
+        if lookout.lost:
+            lookout.lost = False
+            self.rescans += 1
+            lookout.crumble(self._scan("", "overflow"))
 
     def _ripen(self, now: float) -> None:
-        if len(self._settling) and self._git_is_busy(now):
-            return
-        for place, each in self._settling.ready(now):
+        files, folders, outputs = self.lookout.ripe(now)
+        for place, each in files:
             for source in self._affected(place):
                 self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
-        for place, each in self._folders.ready(now):
+        for place, each in folders:
             self._scan(place, "watch", each.serial)
-        for path, each in self._outputs.ready(now):
+        for path, each in outputs:
             for output in self.record.outputs_below(path):
                 self._look_at_output(output.path, each.serial)
             self._look_at_output(path, each.serial)
-
-    def _git_is_busy(self, now: float) -> bool:
-        """Whether git is rewriting the work tree: it holds its index lock meanwhile."""
-        lock = self._git_lock()
-        try:
-            held = lock is not None and os.stat(lock)
-        except OSError:
-            held = None
-        settle = self.layout.project.config.settle
-        if not held or time.time() - held.st_mtime > settle.git_seconds:
-            self._git_since = None  # a lock that old was left behind by a git that crashed
-            return False
-        if self._git_since is None:
-            self._git_since = now
-        return now - self._git_since < settle.git_seconds
-
-    def _git_lock(self) -> str | None:
-        folder = self.layout.root
-        while True:
-            git = os.path.join(folder, ".git")
-            if os.path.isdir(git):
-                return os.path.join(git, "index.lock")
-            if os.path.isfile(git):  # a worktree: the file says where its index is
-                with contextlib.suppress(OSError, UnicodeDecodeError):
-                    text = Path(git).read_text().strip().removeprefix("gitdir: ")
-                    return os.path.join(folder, text, "index.lock")
-                return None
-            above = os.path.dirname(folder)
-            if above == folder:
-                return None
-            folder = above
 
     def _suspect(
         self,
@@ -785,7 +536,7 @@ class Engine:
         if self.record.file(place) is not None:
             found.update(self.record.dependents(place))
         if self.record.globs:
-            for folder in _above(place):
+            for folder in above(place):
                 name = place[len(folder) :].lstrip("/")
                 for pattern, dependent in self.record.globs_at(folder):
                     # `*` of fnmatch crosses slashes, so this lets through too much, never
@@ -820,7 +571,7 @@ class Engine:
             self.tell("output_edited", level="warning", output=path)
 
     def _matching(self, paths: Sequence[str]) -> Iterator[Source]:
-        """The known sources at or below *paths*; those of outputs among them too."""
+        """The known sources at or below *paths*, and those of outputs and partials there."""
         for mount in self.layout.mounts.values():
             for source in self.record.sources_of(mount.name):
                 place = self.layout.place(source)
@@ -828,17 +579,18 @@ class Engine:
                     yield source
         for path in paths:
             yield from self.record.claimants(path)
+            yield from self.record.dependents(path)
 
     # -- scans ----------------------------------------------------------------------------
 
-    def _scan_everything(self, trigger: str) -> int:
+    def _scan_everything(self, trigger: str, serial: int | None = None) -> int:
         known = set(self.layout.mounts)
-        serial = self._next_serial()
+        serial = self.lookout.next_serial() if serial is None else serial
         for mount in self.record.mounts():
             if mount not in known:
                 for source in self.record.sources_of(mount):
                     self._suspect(source, serial, Lane.BULK)
-        return self._scan("", trigger)
+        return self._scan("", trigger, serial)
 
     def _scan(self, place: Place, trigger: str, serial: int | None = None) -> int:
         """Queue a scan of everything at and below *place*; returns its serial.
@@ -848,9 +600,16 @@ class Engine:
             trigger: What the batch is because of.
             serial: Of the note that asks for it; a new one if there was none.
         """
-        serial = self._next_serial() if serial is None else serial
+        serial = self.lookout.next_serial() if serial is None else serial
         batch = self._open_batch(trigger, Lane.BULK)
-        steps = self._scan_steps(place, serial, thorough=self._thorough)
+        steps = scan(
+            self.layout,
+            self.record,
+            place,
+            self.lookout.watch_folder,
+            self._on_link,
+            thorough=self._thorough,
+        )
         self._scans.append(_Scan(place, steps, serial, batch))
         self._thorough = False
         return serial
@@ -858,72 +617,27 @@ class Engine:
     def _advance_scans(self) -> None:
         end = time.monotonic() + TURN_SECONDS
         while self._scans and len(self._suspects) < 2 * SLICE and self._has_room():
-            scan = self._scans[0]
-            scan.begun = True
+            each = self._scans[0]
+            each.begun = True
             try:
-                next(scan.steps)
+                found = next(each.steps)
             except StopIteration:
                 self._scans.popleft()
-                self._batches[scan.batch].feeding -= 1
+                self._batches[each.batch].feeding -= 1
+                self.lookout.watch_nearby()
+                continue
+            for source, stamp in found:
+                self._suspect(source, each.serial, Lane.BULK, stamp=stamp)
             if time.monotonic() > end:
                 return
 
+    def _on_link(self, place: Place, why: str) -> None:
+        if self.links.get(place) != why:
+            self.links[place] = why
+            self.tell("not_followed", level="warning", path=place, cause=why)
+
     def _has_room(self) -> bool:
         return self._dry or len(self._jobs) < IN_FLIGHT
-
-    def _scan_steps(self, place: Place, serial: int, *, thorough: bool) -> Iterator[None]:
-        record, layout = self.record, self.layout
-        for mount in layout.mounts.values():
-            if places.is_below(mount.place, place):
-                start = ""
-            elif places.is_below(place, mount.place):
-                start = place[len(mount.place) :].lstrip("/")
-            else:
-                continue
-
-            def skip(path: str, is_folder: bool, mount: Any = mount) -> bool:
-                return layout.ignored(mount, path, is_folder=is_folder)
-
-            def watch(folder: str) -> None:
-                if self.watcher is not None:
-                    self.watcher.add(folder, Area.MOUNT)
-
-            def link(path: str, why: str, mount: Any = mount) -> None:
-                at = places.join(mount.place, path)
-                if self.links.get(at) != why:
-                    self.links[at] = why
-                    self.tell("not_followed", level="warning", path=at, cause=why)
-
-            seen = set()
-            if not (start and skip(start, is_folder=True)):
-                for listing in walk(mount.folder, start, skip, watch, link):
-                    seen.add(listing.folder)
-                    recorded = record.names_in(mount.name, listing.folder)
-                    for name, stamp in listing.files.items():
-                        if thorough or name not in recorded or recorded[name] != stamp:
-                            path = f"{listing.folder}/{name}" if listing.folder else name
-                            source = Source(mount.name, path)
-                            self._suspect(source, serial, Lane.BULK, stamp=stamp)
-                    for name in recorded.keys() - listing.files.keys():
-                        path = f"{listing.folder}/{name}" if listing.folder else name
-                        self._suspect(Source(mount.name, path), serial, Lane.BULK)
-                    yield
-            for folder in record.folders_below(mount.name, start):
-                if folder not in seen:
-                    for name in record.names_in(mount.name, folder):
-                        path = f"{folder}/{name}" if folder else name
-                        self._suspect(Source(mount.name, path), serial, Lane.BULK)
-                    yield
-        for number, fact in enumerate(record.files_below(place)):
-            stamp_now = stamps.read(places.path(fact.place, layout.root))
-            if stamp_now != fact.stamp:
-                for source in record.dependents(fact.place):
-                    self._suspect(source, serial, Lane.BULK)
-            if number % 200 == 199:
-                yield
-        for _, _, source in record.globs_below(place):
-            self._suspect(source, serial, Lane.BULK)
-        self._watch_nearby()
 
     # -- plans and jobs -------------------------------------------------------------------
 
@@ -932,16 +646,22 @@ class Engine:
         self._batches[tally.id] = _OpenBatch(tally, time.monotonic(), lane, feeding=1)
         return tally.id
 
+    def _may_plan(self) -> bool:
+        # While a changed configuration waits, what is in flight ends with the one that it
+        # began with, and nothing new begins.
+        waits = self.lookout.reload_at is not None and bool(self._slices)
+        return not (self.paused or self.stopping or waits)
+
     def _plan(self) -> None:
-        if self.paused or self.stopping:
+        if not self._may_plan():
             return
         end = time.monotonic() + TURN_SECONDS
         while self._suspects:
             urgent = [s for s, each in self._suspects.items() if each.lane is Lane.URGENT]
-            if not urgent and not self._has_room():
+            lane = Lane.URGENT if 0 < len(urgent) <= SLICE else Lane.BULK
+            if lane is Lane.BULK and not self._has_room():
                 return
             chosen = (urgent or list(self._suspects))[:SLICE]
-            lane = Lane.URGENT if 0 < len(urgent) <= SLICE else Lane.BULK
             self._plan_slice({s: self._suspects.pop(s) for s in chosen}, lane)
             if time.monotonic() > end:
                 return
@@ -1100,9 +820,7 @@ class Engine:
             )
         deferred, self._deferred = self._deferred, {}
         for source, each in deferred.items():
-            self._suspect(
-                source, each.serial, each.lane, reason=each.reason, noted=each.noted
-            )
+            self._suspect(source, each.serial, each.lane, reason=each.reason, noted=each.noted)
         if piece.lane is Lane.URGENT:
             self.latencies.append(time.monotonic() - piece.noted)
 
@@ -1121,9 +839,7 @@ class Engine:
                 self._count_one(old, -1)
                 self.wrong.pop(source, None)
                 self.warned.pop(source, None)
-        fresh = [
-            p for p in change.publish if p.output in done.placed and p.replaces is None
-        ]
+        fresh = [p for p in change.publish if p.output in done.placed and p.replaces is None]
         self.outputs += len(fresh) - len(done.deleted) - len(done.kept)
 
     def _count_one(self, entry: Entry, by: int) -> None:
@@ -1133,8 +849,9 @@ class Engine:
     def _after_commit(self, piece: _Slice, change: Change, done: Done) -> None:
         """Tell what happened, and take note of what fails now."""
         timings: dict[str, tuple[int, float, float]] = {}
-        blocked = {p.source: done.blocked[p.output] for p in change.publish
-                   if p.output in done.blocked}
+        blocked = {
+            p.source: done.blocked[p.output] for p in change.publish if p.output in done.blocked
+        }
         for publication in change.publish:
             if publication.output in done.blocked and publication.staged is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -1176,9 +893,9 @@ class Engine:
         if timings:
             self.record.add_timings((name, *numbers) for name, numbers in timings.items())
         for folder in done.folders_made:
-            self._watch_output_folder(folder)
+            self.lookout.watch_output_folder(folder)
         if outside:
-            self._watch_nearby(outside)
+            self.lookout.watch_nearby(outside)
 
     def _note_entry(self, entry: Entry, piece: _Slice) -> None:
         source, place = entry.source, self.layout.place(entry.source)
@@ -1224,6 +941,9 @@ class Engine:
             seconds = time.monotonic() - batch.began
             tally = replace(batch.tally, seconds=seconds, finished_at=time.time())
             nothing_left = not (self._scans or self._slices or self._suspects or self._deferred)
+            if nothing_left and self._fingerprint_due is not None:
+                self.record.set_meta(fingerprint=self._fingerprint_due)
+                self._fingerprint_due = None
             first = nothing_left and not self.ready
             self.ready = self.ready or nothing_left
             if tally.changed or tally.deleted:
@@ -1240,17 +960,17 @@ class Engine:
     def _wake_waiters(self) -> None:
         if not self._waiters:
             return
-        serials = [s for s in (st.oldest() for st in (
-            self._settling, self._folders, self._outputs)) if s is not None]
+        serials = [s for s in (self.lookout.oldest(),) if s is not None]
         serials += [each.serial for each in self._suspects.values()]
         serials += [each.serial for each in self._deferred.values()]
         serials += [each.serial for each in self._slices]
         serials += [scan.serial for scan in self._scans]
         oldest = min(serials, default=None)
-        if self._reload_at is not None:
+        if self.lookout.reload_at is not None:
             return
         for waiter in list(self._waiters):
-            if waiter.serial is not None and (oldest is None or oldest > waiter.serial):
+            serial = waiter.proof.serial
+            if serial is not None and (oldest is None or oldest > serial):
                 self._waiters.remove(waiter)
                 waiter.on_done()
 
@@ -1272,26 +992,33 @@ class Engine:
             self.tell("configuration_refused", level="error", message=str(self.problems[0]))
             return
         fingerprint = Layout(project).fingerprint()
-        same = fingerprint == self.layout.fingerprint() and replace(
-            new, mounts=config.mounts
-        ) == config and [m.place for m in new.mounts] == [m.place for m in config.mounts]
+        same = (
+            fingerprint == self.layout.fingerprint()
+            and replace(new, mounts=config.mounts) == config
+            and [m.place for m in new.mounts] == [m.place for m in config.mounts]
+        )
         if same and not self._hooks_matter(project):
             return
         self.generation += 1
         self.pool.stop()
         if new.out_dir != config.out_dir:
-            self._move_out(config.out_dir)
+            recovery.move_out(config.out_dir, self.record, self.tell)
             self.outputs = 0
         self._open_project(project)
         self._start_hooks()
-        self._settle_anew()
+        self.lookout.use(self.layout)
         self.pool = self._open_pool()
-        self.record.set_meta(fingerprint=fingerprint, out_dir=new.out_dir)
+        self.record.set_meta(out_dir=new.out_dir)
+        self._fingerprint_due = fingerprint
         self._thorough = True
-        self._watch_nearby()
-        self._watch_output_folder("")
+        oldest = min((each.serial for each in self._scans), default=None)
+        while self._scans:  # they compare with the old configuration
+            self._batches[self._scans.popleft().batch].feeding -= 1
+        self.links.clear()
+        self.lookout.watch_nearby()
+        self.lookout.watch_output_folder("")
         self.tell("configuration_taken", generation=self.generation)
-        self._scan_everything("config")
+        self._scan_everything("config", oldest)
 
     def _hooks_matter(self, project: Project) -> bool:
         return project.plugins != self.layout.project.plugins
@@ -1313,33 +1040,21 @@ class Engine:
         """How long there is nothing to do; None for as long as nothing happens."""
         if self._trimming is not None or (self._scans and self._has_room()):
             return 0.0
-        if self._suspects and not self.paused and self._has_room():
+        if self._suspects and self._may_plan() and self._has_room():
             return 0.0
         times = [
             t
             for t in (
-                self._settling.deadline(),
-                self._folders.deadline(),
-                self._outputs.deadline(),
+                self.lookout.deadline(),
                 self.pool.deadline(),
                 self._retry_at,
-                None if self._slices else self._reload_at,
-                self._poll_at,
+                None if self._slices else self.lookout.reload_at,
             )
             if t is not None
         ]
         if not times:
             return None
-        wait = max(0.0, min(times) - time.monotonic())
-        return max(wait, 0.02) if self._git_since is not None else wait
-
-
-def _above(place: Place) -> Iterator[Place]:
-    """The folders that *place* lies in, the nearest first, the project's own last."""
-    folder = place
-    while folder not in {"", "/"}:
-        folder = places.split(folder)[0]
-        yield folder
+        return max(0.0, min(times) - time.monotonic())
 
 
 def _added(one: Batch, other: Batch) -> Batch:
@@ -1352,11 +1067,3 @@ def _added(one: Batch, other: Batch) -> Batch:
         failed=one.failed + other.failed,
         deleted=one.deleted + other.deleted,
     )
-
-
-def _boot_id() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-

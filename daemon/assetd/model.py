@@ -5,13 +5,15 @@ absolute; separated by `/`; bytes that are not UTF-8 as surrogate escapes.
 A *digest* is a SHA-256 in hexadecimal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 Place: TypeAlias = str
 Digest: TypeAlias = str
+Tell: TypeAlias = Callable[..., None]
+"""`tell(event, level=…, **fields)`: one event, for the log and whoever listens."""
 Row: TypeAlias = list[Any]
 """A frozen fact as a JSON array, the form in which it crosses pipes and rests in the record."""
 

@@ -1,12 +1,16 @@
 """One build without a daemon: an engine that does not watch, run until it has nothing to do."""
 
+import os
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TextIO
 
 from assetd import explain, report
 from assetd.engine import Engine, Order
 from assetd.model import Place, Reason
+from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.serve import lock
 
@@ -38,10 +42,12 @@ def build(
                 messages.append(explain.printable(f"{event.replace('_', ' ')}: {shown}"))
 
         began = time.monotonic()
+        bar: _Bar | None = None
         engine = Engine(
             project,
             tell,
             watching=False,
+            only=paths,
             workers=workers,
             no_delete=no_delete,
             take_over=take_over,
@@ -49,22 +55,17 @@ def build(
         try:
             done: list[Order] = []
             engine.build(Order(tuple(paths), force), done.append)
-            bar = _Bar(engine, progress) if progress is not None else None
+            if progress is not None:
+                bar = _Bar(engine, progress)
             while not done:
                 engine.turn(None if bar is None else _REFRESH_SECONDS)
                 if bar is not None:
                     bar.draw()
+            told = report.order(engine, done[0], time.monotonic() - began)
+            return {**told, "messages": messages}
+        finally:
             if bar is not None:
                 bar.clear()
-            tally = report.batch(done[0].tally)
-            tally["seconds"] = round(time.monotonic() - began, 4)
-            return {
-                "batch": tally,
-                "errors": report.errors(engine),
-                "outputs": engine.outputs,
-                "messages": messages,
-            }
-        finally:
             engine.stop()
 
 
@@ -74,9 +75,23 @@ def dry_run(
     """What `build` would do: each source with its first reason, or why it goes.
 
     Looks at the record and the disk and changes neither, so that it may be asked beside a
-    daemon.
+    daemon.  Where there is no record yet, or a damaged one, everything is new.
     """
-    engine = Engine(project, lambda *_args, **_fields: None, watching=False, dry=True)
+    config = project.config
+    with tempfile.TemporaryDirectory(prefix="assetd-") as folder:
+        empty = replace(project, config=replace(config, state_dir=folder))
+        if not os.path.exists(os.path.join(config.state_dir, "record.sqlite")):
+            return _dry_run(empty, paths, force=force)
+        try:
+            return _dry_run(project, paths, force=force)
+        except CorruptRecordError:
+            return _dry_run(empty, paths, force=force)
+
+
+def _dry_run(
+    project: Project, paths: Sequence[Place], *, force: bool
+) -> list[tuple[Place, Reason]]:
+    engine = Engine(project, lambda *_args, **_fields: None, watching=False, dry=True, only=paths)
     try:
         order = Order(tuple(paths), force)
         done: list[Order] = []
@@ -117,3 +132,4 @@ class _Bar:
         if self._drawn:
             self._to.write("\r\x1b[K")
             self._to.flush()
+            self._drawn = False

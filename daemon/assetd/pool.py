@@ -6,9 +6,11 @@ back into the queue.  All of it happens on the owner's thread, in the callbacks 
 """
 
 import contextlib
+import fcntl
 import mmap
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -17,7 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any, Final, Protocol
 
@@ -32,8 +34,14 @@ PRINTED_LIMIT: Final = 4096
 """What is kept of what a worker prints, for the message when it dies."""
 BOOT_SECONDS: Final = 60.0
 """A worker that is not ready by then is started again."""
+SILENT_SECONDS: Final = 60.0
+"""A worker that holds jobs, is at none of them and says nothing is at fault by then."""
+OVERDUE_SECONDS: Final = 1.0
+"""A job that takes longer than that while others wait behind it in its group runs alone."""
 UNFIT_LIMIT: Final = 3
 """So many workers in a row that die before they are ready: the jobs fail, saying why."""
+LAST_WORDS_SECONDS: Final = 0.25
+"""A worker whose pipe has ended gets so long to end by itself, so that we learn how."""
 
 _PROGRESS: Final = struct.Struct("=qd")
 
@@ -72,6 +80,8 @@ class Ticket:
     """How long it took last time; a guess for a new one."""
     deaths: int = 0
     """Workers that died over it."""
+    alone: bool = False
+    """Send no other job along: it may kill or hold up its worker."""
 
 
 @dataclass(slots=True)
@@ -80,6 +90,10 @@ class Worker:
 
     number: int
     process: subprocess.Popen[bytes]
+    pidfd: int
+    """Readable once it has ended; its pipe may be held open by a child that it forked."""
+    lifeline: int
+    """The only write end of a pipe: when it is closed, the kernel kills the worker's group."""
     pipe: socket.socket
     printed: int
     """The read end of its stdout and stderr."""
@@ -88,6 +102,8 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     since: float = 0.0
     """When it entered its state, by the monotonic clock."""
+    heard: float = 0.0
+    """When it last said anything or was given work."""
     held: dict[int, Ticket] = field(default_factory=dict)
     """What it was sent and has not answered, in the order of sending."""
     jobs: int = 0
@@ -97,6 +113,8 @@ class Worker:
     unsent: bytearray = field(default_factory=bytearray)
     verdict: str | None = None
     """Why we killed it, if we did."""
+    parted: bool = False
+    """We killed it to run its jobs apart: nobody is to blame."""
     unfit: str | None = None
 
     def at_work(self) -> tuple[Ticket, float] | None:
@@ -173,6 +191,8 @@ class Pool:
         self._recycle_bytes = recycle_bytes
         self._queues: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
         self._unfit = 0
+        """Workers in a row that died before they were ready."""
+        self._unfit_cause = ""
         self._not_before = 0.0
         self._missing: list[int] = []
         self.restarts: dict[int, int] = dict.fromkeys(range(size), 0)
@@ -201,6 +221,8 @@ class Pool:
         times = [t for worker in self.workers.values() if (t := self._limit(worker)) is not None]
         if self._missing:
             times.append(self._not_before)
+        if self._hopeless() and self.waiting():
+            times.append(0.0)
         return min(times, default=None)
 
     def tick(self) -> None:
@@ -211,17 +233,25 @@ class Pool:
             if limit is None or now < limit:
                 continue
             found = worker.at_work()
-            if worker.state is WorkerState.STARTING:
+            if worker.verdict is not None or worker.parted:
+                pass  # it was killed already
+            elif worker.state is WorkerState.STARTING:
                 worker.verdict = f"was not ready after {BOOT_SECONDS:g} s"
             elif worker.state is WorkerState.ENDING:
                 worker.verdict = "did not end when told to"
-            elif found is not None:
+            elif found is None:
+                worker.verdict = f"said nothing for {SILENT_SECONDS:g} s"
+            elif now >= found[1] + found[0].timeout_seconds:
                 worker.verdict = f"showed no progress for {found[0].timeout_seconds:g} s"
+            else:
+                worker.parted = True
             _kill_group(worker.process)
         if self._missing and now >= self._not_before:
             missing, self._missing = self._missing, []
             for number in missing:
                 self._start(number)
+        if self._hopeless() and self.waiting():
+            self._give_up()
 
     def stop(self, grace_seconds: float = 2.0) -> None:
         """End the workers; jobs without an outcome are forgotten."""
@@ -247,57 +277,85 @@ class Pool:
     # -- processes ------------------------------------------------------------------------
 
     def _start(self, number: int) -> None:
-        ours, theirs = socket.socketpair()
-        printed, printing = os.pipe()
-        progress_fd = os.memfd_create("assetd-progress")
-        os.truncate(progress_fd, _PROGRESS.size)
-        progress = mmap.mmap(progress_fd, _PROGRESS.size)
-        progress[:] = _PROGRESS.pack(-1, 0.0)
         staging = f"{self._staging}/w{number}"
-        os.makedirs(staging, exist_ok=True)
         try:
+            os.makedirs(staging, exist_ok=True)
+            worker = self._spawn(number)
+        except OSError as error:
+            # No memory, no descriptors, no space: it may pass.
+            self._missing.append(number)
+            self._count_unfit(f"cannot be started: {error.strerror or error}")
+            return
+        worker.since = worker.heard = time.monotonic()
+        self.workers[number] = worker
+        for fd, callback in (
+            (worker.pipe, self._on_pipe),
+            (worker.printed, self._on_printed),
+            (worker.pidfd, self._on_end),
+        ):
+            self._selector.register(
+                fd, selectors.EVENT_READ, lambda mask, w=worker, c=callback: c(w, mask)
+            )
+        opening = {**self._opening, "worker": number, "staging": staging}
+        self._send(worker, {"open": opening})
+
+    def _spawn(self, number: int) -> Worker:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+
+            def keep(fd: int, where: contextlib.ExitStack) -> int:
+                where.callback(os.close, fd)
+                return fd
+
+            pipe, their_pipe = socket.socketpair()
+            ours.callback(pipe.close)
+            theirs.callback(their_pipe.close)
+            printed, printing = os.pipe()
+            keep(printed, ours)
+            keep(printing, theirs)
+            their_lifeline, lifeline = os.pipe()
+            keep(lifeline, ours)
+            keep(their_lifeline, theirs)
+            progress_fd = keep(
+                os.memfd_create("assetd-progress", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), theirs
+            )
+            os.truncate(progress_fd, _PROGRESS.size)
+            # Sealed: were it cut short by a worker, our next look would be our end (SIGBUS).
+            fcntl.fcntl(progress_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            progress = mmap.mmap(progress_fd, _PROGRESS.size)
+            ours.callback(progress.close)
+            progress[:] = _PROGRESS.pack(-1, 0.0)
             # A new program and not a fork: a forked child keeps its siblings' pipes open, so
             # it never sees EOF and outlives us.  A session of its own, so that a timeout
             # takes the tools that it started along.
+            fds = (their_pipe.fileno(), progress_fd, their_lifeline)
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "assetd.worker",
-                    str(theirs.fileno()),
-                    str(progress_fd),
-                    str(os.getpid()),
-                ],
+                [sys.executable, "-P", "-m", "assetd.worker", *map(str, fds)],
                 stdin=subprocess.DEVNULL,
                 stdout=printing,
                 stderr=printing,
-                pass_fds=(theirs.fileno(), progress_fd),
+                pass_fds=fds,
                 start_new_session=True,
             )
-        finally:
-            theirs.close()
-            os.close(printing)
-            os.close(progress_fd)
-        ours.setblocking(False)
+            try:
+                pidfd = os.pidfd_open(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
+            ours.pop_all()
+        pipe.setblocking(False)
         os.set_blocking(printed, False)
-        worker = Worker(number, process, ours, printed, progress, self._generation)
-        worker.since = time.monotonic()
-        self.workers[number] = worker
-        self._selector.register(
-            ours, selectors.EVENT_READ, lambda mask, w=worker: self._on_pipe(w, mask)
+        return Worker(
+            number, process, pidfd, lifeline, pipe, printed, progress, self._generation
         )
-        self._selector.register(
-            printed, selectors.EVENT_READ, lambda _mask, w=worker: self._on_printed(w)
-        )
-        opening = {**self._opening, "worker": number, "staging": staging}
-        self._send(worker, {"open": opening})
 
     def _move(self, worker: Worker, state: WorkerState) -> None:
         worker.state = state
         worker.since = time.monotonic()
 
     def _on_pipe(self, worker: Worker, mask: int) -> None:
+        if worker.state is WorkerState.DEAD:
+            return  # buried by a callback of this very turn
         if mask & selectors.EVENT_WRITE:
             self._flush(worker)
         if not mask & selectors.EVENT_READ:
@@ -308,36 +366,56 @@ class Pool:
             return
         except OSError:
             data = b""
-        if not data:
+        if data:
+            self._on_data(worker, data)
+            self._serve()
+        else:
             self._on_death(worker)
-            return
-        try:
-            messages = worker.reader.feed(data)
-            for message in messages:
-                self._on_message(worker, message)
-        except (wire.WireError, TypeError, ValueError, KeyError) as error:
-            worker.verdict = f"sent rubbish: {error}"
-            _kill_group(worker.process)
-            return
-        self._serve()
 
-    def _on_message(self, worker: Worker, message: wire.Message) -> None:
+    def _on_end(self, worker: Worker, _mask: int) -> None:
+        """The process has ended: take what it still said, and bury it."""
+        while worker.state is not WorkerState.DEAD:
+            try:
+                data = worker.pipe.recv(1 << 18)
+            except OSError:
+                data = b""
+            if not data:
+                self._on_death(worker)
+                return
+            self._on_data(worker, data)
+
+    def _on_data(self, worker: Worker, data: bytes) -> None:
+        if worker.verdict is not None:
+            return  # it sent rubbish, or its time is up: what it says is worth nothing
+        worker.heard = time.monotonic()
+        outcomes: list[Outcome] = []
+        try:
+            for message in worker.reader.feed(data):
+                outcomes += self._understand(worker, message)
+        except (wire.WireError, TypeError, ValueError, KeyError, AttributeError) as error:
+            worker.verdict = f"sent rubbish ({error})"
+            _kill_group(worker.process)
+        # The outcomes are the owner's business now, and so are the exceptions.
+        for outcome in outcomes:
+            self._on_outcome(outcome)
+        if worker.state is WorkerState.BUSY and not worker.held:
+            self._move(worker, WorkerState.IDLE)
+            if worker.jobs >= self._recycle_jobs or worker.rss_bytes > self._recycle_bytes:
+                self._recycle(worker)
+
+    def _understand(self, worker: Worker, message: wire.Message) -> list[Outcome]:
         worker.rss_bytes = int(message.get("rss", worker.rss_bytes))
         if "unfit" in message:
             worker.unfit = str(message["unfit"])
         if "ready" in message and worker.state is WorkerState.STARTING:
             self._unfit = 0
             self._move(worker, WorkerState.IDLE)
-        for row in message.get("outcomes", ()):
-            outcome = Outcome.of(row)
+        outcomes = [Outcome.of(row) for row in message.get("outcomes", ())]
+        for outcome in outcomes:
             if worker.held.pop(outcome.job, None) is None:
                 raise ValueError(f"an outcome of job {outcome.job}, which it does not hold")
             worker.jobs += 1
-            self._on_outcome(outcome)
-        if worker.state is WorkerState.BUSY and not worker.held:
-            self._move(worker, WorkerState.IDLE)
-            if worker.jobs >= self._recycle_jobs or worker.rss_bytes > self._recycle_bytes:
-                self._recycle(worker)
+        return outcomes
 
     def _recycle(self, worker: Worker) -> None:
         self._on_event(
@@ -347,7 +425,9 @@ class Pool:
         self._move(worker, WorkerState.ENDING)
         self._send(worker, {"end": True})
 
-    def _on_printed(self, worker: Worker) -> None:
+    def _on_printed(self, worker: Worker, _mask: int = 0) -> None:
+        if worker.printed < 0:
+            return
         try:
             data = os.read(worker.printed, 1 << 16)
         except BlockingIOError:
@@ -363,13 +443,14 @@ class Pool:
 
     def _on_death(self, worker: Worker) -> None:
         blamed = worker.at_work()
-        ready = worker.state not in {WorkerState.STARTING, WorkerState.DEAD}
+        ready = worker.state is not WorkerState.STARTING
         ending = worker.state is WorkerState.ENDING
         held = list(worker.held.values())
         worker.held.clear()
         # Between jobs nobody is to blame for sure: the first one it held is the likeliest.
         culprit = blamed[0] if blamed is not None else next(iter(held), None)
         self._bury(worker)
+        self._sweep(worker.number, held)
         cause = _obituary(worker)
         self._missing.append(worker.number)
         self.restarts[worker.number] += 1
@@ -383,52 +464,71 @@ class Pool:
                     "source": None if culprit is None else culprit.job.source.path,
                 },
             )
-        if not ready:
-            self._unfit += 1
-            # One that cannot start is not tried again in a tight loop, and not given up
-            # either: what is wrong may be mended.
-            self._not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self._unfit, 8))
-            if self._unfit >= UNFIT_LIMIT:
-                self._give_up(f"the workers cannot start: {cause}")
-            return
         for ticket in reversed(held):
             if ticket is not culprit:
                 self._queues[ticket.lane].appendleft(ticket)
-                continue
-            if ticket.deaths == 0:
-                again = Ticket(
-                    ticket.job,
-                    ticket.lane,
-                    ticket.timeout_seconds,
-                    ticket.estimate_seconds,
-                    ticket.deaths + 1,
-                )
+            elif worker.parted:
+                self._queues[ticket.lane].append(replace(ticket, alone=True))
+            elif ticket.deaths == 0:
+                again = replace(ticket, deaths=1, alone=True)
                 self._queues[ticket.lane].appendleft(again)
             else:
-                self._fail(ticket, f"its worker {cause}, twice")
+                self._fail(ticket, f"its worker {cause}, twice", transient=_may_pass(worker))
+        if not ready:
+            self._count_unfit(cause)
         if time.monotonic() >= self._not_before:
             self.tick()
         self._serve()
 
-    def _give_up(self, why: str) -> None:
+    def _count_unfit(self, cause: str) -> None:
+        # One that cannot start is not tried again in a tight loop, and not given up either:
+        # what is wrong may be mended.
+        self._unfit += 1
+        self._unfit_cause = cause
+        self._not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self._unfit, 8))
+
+    def _hopeless(self) -> bool:
+        """Whether no worker starts any more, so that jobs would wait in vain."""
+        return self._unfit >= UNFIT_LIMIT and len(self._missing) == len(self.restarts)
+
+    def _give_up(self) -> None:
         for queue in self._queues.values():
             while queue:
-                self._fail(queue.popleft(), why)
+                why = f"the workers cannot start: {self._unfit_cause}"
+                self._fail(queue.popleft(), why, transient=True)
 
-    def _fail(self, ticket: Ticket, why: str) -> None:
-        self._on_outcome(Outcome(ticket.job.id, died=Diagnostic(why, transient=True)))
+    def _fail(self, ticket: Ticket, why: str, *, transient: bool) -> None:
+        self._on_outcome(Outcome(ticket.job.id, died=Diagnostic(why, transient=transient)))
+
+    def _sweep(self, number: int, held: list[Ticket]) -> None:
+        """Remove from a dead worker's staging what it made for jobs that it did not finish."""
+        jobs = {str(ticket.job.id) for ticket in held}
+        with contextlib.suppress(OSError), os.scandir(f"{self._staging}/w{number}") as entries:
+            for entry in entries:
+                if entry.name.partition("-")[0] not in jobs:
+                    continue  # it waits for its slice to be published
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
     def _bury(self, worker: Worker) -> None:
         if worker.state is WorkerState.DEAD:
             return
         self._move(worker, WorkerState.DEAD)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(LAST_WORDS_SECONDS)
+        if worker.process.returncode is None and worker.verdict is None and not worker.parted:
+            worker.verdict = "closed its pipe"
         # Its group too: a tool that it started must not write into staging any more.
         _kill_group(worker.process)
+        os.close(worker.lifeline)
         worker.process.wait()
+        self._selector.unregister(worker.pidfd)
+        os.close(worker.pidfd)
         self._selector.unregister(worker.pipe)
         worker.pipe.close()
-        if worker.printed >= 0:
-            self._on_printed(worker)
+        self._on_printed(worker)
         if worker.printed >= 0:
             self._selector.unregister(worker.printed)
             os.close(worker.printed)
@@ -441,8 +541,10 @@ class Pool:
         if worker.state is WorkerState.BUSY:
             found = worker.at_work()
             if found is None:
-                return worker.since + BOOT_SECONDS
+                return worker.heard + SILENT_SECONDS
             ticket, since = found
+            if len(worker.held) > 1:
+                return since + min(OVERDUE_SECONDS, ticket.timeout_seconds)
             return since + ticket.timeout_seconds
         return None
 
@@ -456,6 +558,7 @@ class Pool:
             if not group:
                 return
             self._move(worker, WorkerState.BUSY)
+            worker.heard = worker.since
             worker.held = {ticket.job.id: ticket for ticket in group}
             self._send(worker, {"jobs": [ticket.job.row() for ticket in group]})
 
@@ -464,13 +567,13 @@ class Pool:
             if not queue:
                 continue
             group = [queue.popleft()]
-            if group[0].deaths:
-                return group  # alone, so that there is no doubt whom to blame
+            if group[0].alone:
+                return group
             seconds = group[0].estimate_seconds
             # No more than this worker's share: the last jobs of a batch must not queue up
             # behind one worker while the others have nothing to do.
             share = max(1, len(queue) // max(1, len(self.workers)))
-            while queue and len(group) < min(GROUP_LIMIT, share) and not queue[0].deaths:
+            while queue and len(group) < min(GROUP_LIMIT, share) and not queue[0].alone:
                 seconds += queue[0].estimate_seconds
                 if seconds > GROUP_SECONDS:
                     break
@@ -497,6 +600,15 @@ class Pool:
             self._selector.modify(worker.pipe, events, key.data)
 
 
+def _may_pass(worker: Worker) -> bool:
+    """Whether the cause of its death may go away by itself.
+
+    A crash, an exit or a hang comes from the job and comes again.  SIGKILL comes from outside:
+    of the kernel when there is no memory left, say.
+    """
+    return worker.verdict is None and worker.process.returncode == -signal.SIGKILL
+
+
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     # Its pid is its group's: it leads a session of its own.  Until we have waited for it
     # the number cannot belong to anybody else.
@@ -507,6 +619,8 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def _obituary(worker: Worker) -> str:
     """How it ended, for people: `was killed by SIGSEGV`, with what it printed last."""
     code = worker.process.returncode
+    if worker.parted:
+        return "was ended to run its jobs one by one"
     if worker.verdict is not None:
         cause = f"{worker.verdict} and was killed"
     elif worker.unfit is not None:

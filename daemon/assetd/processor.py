@@ -259,12 +259,16 @@ class Processor:
     """Running it costs less than keeping its results in the store."""
     ends: bool = False
     """Its outputs are leaves, offered to nobody."""
-    bypass: bool = False
-    """It names its outputs only by making them, and no processor comes after it."""
+    bypass: bool | Matcher = False
+    """It names its outputs only by making them, and no processor comes after it.
+
+    A function where that depends on the options; it is asked of paths that `matches` takes.
+    """
     include_only: Matcher = _never
     """Paths that only others read: no sources, whatever other processors match them."""
-    tool: Callable[[], Tool] | None = None
-    """Asked once in the main process; its version is part of the key of every node."""
+    tool: Callable[[Setting], Tool] | None = None
+    """Asked once in the main process for the tool that the options choose; its version is
+    part of the key of every node."""
     warm: Callable[[Setting], object] | None = None
     """Makes what a worker keeps between steps: a compiler, a connection."""
     start: Callable[[Context], None] | None = None

@@ -235,6 +235,14 @@ class Reader:
         )
         return [(batch, Reason.of(json.loads(r)), result, s) for batch, r, result, s in rows]
 
+    def departed(self, count: int) -> list[Source]:
+        """The sources that went, those that went last first; some may be back."""
+        rows = self._rows(
+            "SELECT source FROM history WHERE result = 'deleted' ORDER BY batch DESC LIMIT ?",
+            count,
+        )
+        return [_source(row[0]) for row in rows]
+
     def timings(self) -> list[tuple[str, int, float, float]]:
         """Per processor: its name, runs, seconds in all, seconds of the slowest run."""
         rows = self._rows("SELECT processor, runs, seconds, slowest FROM timings ORDER BY 3 DESC")

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import reduce
 from importlib.util import decode_source
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, get_origin
 
@@ -28,13 +29,11 @@ from assetd.config import (
     Config,
     Mount,
     Section,
-    nearest,
-    shown,
-    suggestion,
 )
+from assetd.document import nearest, shown, suggestion
 from assetd.errors import ConfigError
 from assetd.model import Digest, Problem
-from assetd.processor import Option, Options, Processor, Tool
+from assetd.processor import Option, Options, Processor, Setting, Tool
 from assetd.stamp import digest_bytes
 
 GROUP: Final = "assetd.processors"
@@ -314,7 +313,7 @@ class _Loading:
         tool = None
         if processor.tool is not None:
             try:
-                tool = processor.tool()
+                tool = processor.tool(Setting(Path(self.config.project), options, None))
             except _WHATEVER as error:
                 name = shown(processor.name)
                 self.wrong(None, f"processor {name}: its tool cannot be asked: {_told(error)}")

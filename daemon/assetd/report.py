@@ -4,14 +4,14 @@ import contextlib
 import os
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
 
-from assetd import __version__, explain
-from assetd.engine import Engine
-from assetd.model import Batch, EntryState, Reason
+from assetd import __version__, explain, history
+from assetd.engine import Engine, Order
+from assetd.model import Batch, EntryState, Reason, Source
 
 SCHEMA: Final = 1
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -22,7 +22,7 @@ def status(engine: Engine) -> dict[str, Any]:
     config = engine.layout.project.config
     counts = engine.counts
     suspects, waiting, running = engine.queue()
-    watcher = engine.watcher
+    watcher = engine.lookout.watcher
     by_mount = {
         m: sum(n for (mount, _), n in counts.items() if mount == m) for m in engine.layout.mounts
     }
@@ -54,7 +54,7 @@ def status(engine: Engine) -> dict[str, Any]:
         },
         "workers": [_worker(engine, number) for number in sorted(engine.pool.workers)],
         "queue": {"suspects": suspects, "jobs": waiting + running, "running": running},
-        "last_batch": None if engine.last_batch is None else batch(engine.last_batch),
+        "last_batch": None if engine.last_batch is None else history.batch(engine.last_batch),
         "errors": errors(engine),
         "warnings": sum(engine.warned.values()),
         "not_followed": [{"path": p, "cause": why} for p, why in sorted(engine.links.items())],
@@ -64,42 +64,24 @@ def status(engine: Engine) -> dict[str, Any]:
     }
 
 
-def batch(batch: Batch) -> dict[str, Any]:
-    """A batch as a JSON object."""
+def errors(engine: Engine) -> list[dict[str, Any]]:
+    """What fails now, one object a fault."""
+    return _errors(engine, engine.wrong)
+
+
+def order(engine: Engine, order: Order, seconds: float) -> dict[str, Any]:
+    """What came of an order: the batch, and what fails of what it was about."""
+    asked = engine.wrong if order.sources is None else engine.wrong.keys() & order.sources
     return {
-        "id": batch.id,
-        "trigger": batch.trigger,
-        "changed": batch.changed,
-        "built": batch.built,
-        "cached": batch.cached,
-        "clean": batch.clean,
-        "failed": batch.failed,
-        "deleted": batch.deleted,
-        "seconds": round(batch.seconds, 4),
-        "finished_at": None if batch.finished_at is None else _utc(batch.finished_at),
+        "batch": {**history.batch(order.tally), "seconds": round(seconds, 4)},
+        "errors": _errors(engine, asked),
+        "outputs": engine.outputs,
+        "unknown": list(order.unknown),
     }
 
 
-def errors(engine: Engine) -> list[dict[str, Any]]:
-    """What fails now, one object a fault."""
-    found = []
-    for source in sorted(engine.wrong):
-        entry = engine.wrong[source]
-        for processor, diagnostic in entry.diagnostics:
-            found.append(
-                {
-                    "mount": source.mount,
-                    "source": source.path,
-                    "state": entry.state.value,
-                    "processor": processor,
-                    "message": diagnostic.message,
-                    "file": diagnostic.file,
-                    "line": diagnostic.line,
-                    "column": diagnostic.column,
-                    "excerpt": diagnostic.excerpt,
-                }
-            )
-    return found
+def _errors(engine: Engine, sources: Iterable[Source]) -> list[dict[str, Any]]:
+    return [fault for source in sorted(sources) for fault in history.faults(engine.wrong[source])]
 
 
 def _worker(engine: Engine, number: int) -> dict[str, Any]:
@@ -126,10 +108,6 @@ def _latency(engine: Engine) -> dict[str, float | int | None]:
         return round(times[min(len(times) - 1, int(share * len(times)))] * 1000, 1)
 
     return {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "samples": len(times)}
-
-
-def _utc(when: float) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Log:

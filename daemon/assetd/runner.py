@@ -344,7 +344,7 @@ class _Attempt:
                 Path(self.mount.folder),
                 Path(runner.project),
                 taker.options,
-                None if taker.processor.bypass else (*node.outputs, *node.companions),
+                None if self.tree.bypass else (*node.outputs, *node.companions),
                 lambda name: self._stage_path(index, name),
                 companions,
                 runner.warm.get(node.processor),

@@ -17,8 +17,9 @@ from typing import Final
 
 from assetd import client, explain
 from assetd.control import Control
-from assetd.engine import Engine, State, Tell
+from assetd.engine import Engine, State
 from assetd.errors import AlreadyRunningError
+from assetd.model import Tell
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.systemd import Notifier

@@ -91,7 +91,7 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
                 f"do {taker.processor.name} and {nodes[-1].processor} feed each other?"
             )
         here = len(nodes)
-        if taker.processor.bypass:
+        if bypasses(taker, path):
             bypass = True
             if parent is not None:
                 raise TreeError(
@@ -115,6 +115,13 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
     if not visit(path, None, takers):
         return None
     return Tree(tuple(nodes), tuple(leaves.items()), bypass)
+
+
+def bypasses(taker: Taker, path: str) -> bool:
+    """Whether the processor names what it makes of *path* only by making it."""
+    if isinstance(taker.processor.bypass, bool):
+        return taker.processor.bypass
+    return _ask_matcher(taker, "bypass", path)
 
 
 def _add_leaf(leaves: dict[str, int], name: str, node: int, nodes: Sequence[Node]) -> None:

@@ -1,14 +1,15 @@
 """A worker's main: opens its processors once, then runs the jobs that come through its pipe.
 
-Started by `pool` as `python -m assetd.worker FD PROGRESS_FD OWNER_PID`.  It has one thread.
-Standard output is not its protocol: what processors and compilers print goes to the owner's
-log.  It ends when the pipe does, and the kernel ends it when the owner dies, even in the middle
-of a compile.
+Started by `pool` as `python -m assetd.worker FD PROGRESS_FD LIFELINE_FD`.  It has one thread.
+Standard output is not its protocol: what processors and compilers print is kept for the message
+if it dies.  It ends when the pipe does.  When the owner dies, the kernel ends it and the tools
+that it started, even in the middle of a compile.
 """
 
-import ctypes
+import fcntl
 import mmap
 import os
+import select
 import signal
 import socket
 import struct
@@ -27,19 +28,20 @@ from assetd.store import Store
 FLUSH_SECONDS: Final = 0.004
 """Outcomes are sent together for so long: below that the pipe costs more than the jobs."""
 
-_PR_SET_PDEATHSIG: Final = 1
 _PROGRESS: Final = struct.Struct("=qd")
 
 
 def main() -> None:
     """Run until the pipe ends."""
-    pipe_fd, progress_fd, owner = (int(arg) for arg in sys.argv[1:4])
-    _die_with(owner)
+    pipe_fd, progress_fd, lifeline_fd = (int(arg) for arg in sys.argv[1:4])
+    _die_with_owner(lifeline_fd)
     # Ctrl-C in a terminal reaches the whole group; the owner decides when we stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.set_inheritable(pipe_fd, False)
     pipe = socket.socket(fileno=pipe_fd)
     progress = mmap.mmap(progress_fd, _PROGRESS.size)
+    os.close(progress_fd)
     reader = wire.Reader()
     crew: Crew | None = None
     while data := pipe.recv(1 << 16):
@@ -48,7 +50,7 @@ def main() -> None:
                 case {"open": opening}:
                     try:
                         crew = Crew(opening)
-                    except Exception as error:  # a plugin's bug; the owner must hear of it
+                    except Exception as error:  # noqa: BLE001 - a plugin's bug: tell the owner
                         text = "".join(traceback.format_exception_only(error)).strip()
                         pipe.sendall(wire.encode({"unfit": text}))
                         return
@@ -61,11 +63,19 @@ def main() -> None:
                     return
 
 
-def _die_with(owner: int) -> None:
-    # PR_SET_PDEATHSIG fires when the thread that started us ends: the owner starts its
-    # workers from its main thread.  The check closes the gap before the call.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != owner:
+def _die_with_owner(lifeline: int) -> None:
+    """Have the kernel kill our process group when the owner's end of *lifeline* goes.
+
+    Not PR_SET_PDEATHSIG: that spares the tools that we start, and fires when the thread that
+    started us ends.
+    """
+    os.set_inheritable(lifeline, False)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | fcntl.fcntl(lifeline, fcntl.F_GETFL))
+    gone = select.poll()
+    gone.register(lifeline, 0)
+    if gone.poll(0):  # it died before we were on the line
         sys.exit(0)
 
 
@@ -78,7 +88,7 @@ def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap
         progress[:] = _PROGRESS.pack(job.id, time.monotonic())
         try:
             outcome = crew.runner.run(job)
-        except Exception as error:  # our own bug must not take the batch with it
+        except Exception as error:  # noqa: BLE001 - our bug must not end the batch
             text = "".join(traceback.format_exception(error)[-3:]).strip()
             outcome = Outcome(job.id, died=Diagnostic(f"internal error: {text}"))
         done.append(outcome.row())

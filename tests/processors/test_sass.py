@@ -70,7 +70,8 @@ def test_the_map_is_announced_where_it_is_asked_for() -> None:
 def test_the_owner_learns_the_version_without_loading_the_compiler() -> None:
     """The extension holds the GIL and may crash: it is for workers."""
     code = (
-        "import sys; from assetd_processors.sass import sass; print(sass.tool());"
+        "import sys; from pathlib import Path; from assetd.processor import Setting;"
+        "from assetd_processors.sass import sass; print(sass.tool(Setting(Path('/'), {'engine': 'libsass'}, None)));"
         "assert '_sass' not in sys.modules"
     )
     done = subprocess.run(

@@ -1,0 +1,333 @@
+"""From the kernel's events to places that are ripe to be looked at.
+
+Owns the watches, what is settling, and the cookies of `sync`.  Knows which paths matter; what
+became of them is for others to find out.
+"""
+
+import contextlib
+import os
+import selectors
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from assetd import place as places
+from assetd.inbox import Hint, Inbox, Pending, Settling
+from assetd.model import Place, Tell
+from assetd.record import Record
+from assetd.survey import Layout
+from assetd.watch import Area, Note, Overflow, Seen, Watcher
+
+TURN_SECONDS: Final = 0.01
+"""What reading notes may take of a turn of the loop."""
+POLL_DEAF_SECONDS: Final = 2.0
+"""Between two scans while some folders cannot be watched."""
+
+Ripe = list[tuple[Place, Pending]]
+
+
+@dataclass(slots=True)
+class Cookie:
+    """A file whose event proves that every event before it has arrived."""
+
+    serial: int | None = None
+    """Of the last note before it; None: it has not come back yet."""
+
+
+class Lookout:
+    """Watches what matters to one project, on the owner's thread."""
+
+    def __init__(
+        self, layout: Layout, record: Record, selector: selectors.BaseSelector, tell: Tell
+    ) -> None:
+        self._record = record
+        self._selector = selector
+        self._tell = tell
+        self._inbox: Inbox[Note] = Inbox()
+        selector.register(self._inbox.fd, selectors.EVENT_READ, lambda _mask: None)
+        self._cookies: dict[str, Cookie] = {}
+        self._git_since: float | None = None
+        self._poll_at: float | None = None
+        self.serial = 0
+        """Grows with each note, and with everything else that `sync` has to wait for."""
+        self.lost = False
+        """Events were lost: everything has to be scanned.  The engine clears it."""
+        self.reload_at: float | None = None
+        """When the configuration, which changed, is to be read.  The engine clears it."""
+        self.watcher: Watcher | None = None
+        self.use(layout)
+
+    def use(self, layout: Layout) -> None:
+        """From now on this is the configuration."""
+        self._layout = layout
+        settle = layout.project.config.settle
+        numbers = (settle.gap_seconds, settle.patience_seconds, settle.deletion_seconds)
+        self._files = Settling(*numbers)
+        self._folders = Settling(*numbers)
+        self._outputs = Settling(*numbers)
+        self._stations = (self._files, self._folders, self._outputs)
+
+    def start(self) -> None:
+        """Begin to watch; what is in the mounts is watched by the scan that follows."""
+        config = self._layout.project.config
+        folder = os.path.join(config.state_dir, "cookies")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700)
+        self._cookie_folder = folder
+        if config.watch.backend == "polling":
+            self._poll_at = time.monotonic() + config.watch.interval_seconds
+            return
+        self.watcher = Watcher(self._inbox)
+        self.watcher.add(folder, Area.COOKIES)
+        self.watch_nearby()
+        outputs = {os.path.dirname(output.path) for output in self._record.outputs()}
+        for each in sorted(outputs | {""}):
+            self.watch_output_folder(each)
+
+    def stop(self) -> None:
+        """End the watching."""
+        if self.watcher is not None:
+            self.watcher.stop()
+            self.watcher = None
+        self._selector.unregister(self._inbox.fd)
+        self._inbox.close()
+
+    # -- what is watched ------------------------------------------------------------------
+
+    def watch_folder(self, path: str) -> None:
+        """Watch one folder of a mount."""
+        if self.watcher is not None:
+            self.watcher.add(path, Area.MOUNT)
+
+    def watch_output_folder(self, folder: str) -> None:
+        """Watch one folder of the output root, named relative to it."""
+        if self.watcher is not None:
+            path = os.path.join(self._layout.project.config.out_dir, folder).rstrip("/")
+            self.watcher.add(path, Area.OUTPUT)
+
+    def watch_nearby(self, folders: Iterable[Place] | None = None) -> None:
+        """Watch the folders outside the mounts that matter, or what there is of their way.
+
+        Args:
+            folders: Of dependencies; None for all that the record and configuration name.
+        """
+        if self.watcher is None:
+            return
+        config = self._layout.project.config
+        wanted: set[str] = set()
+        if folders is None:
+            paths = (config.file, *config.plugins, *(m.folder for m in config.mounts))
+            wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir)}
+            folders = self._record.folders_of_files()
+        for folder in folders:
+            if not any(places.is_below(folder, m.place) for m in config.mounts):
+                wanted.add(places.path(folder, config.project))
+        for folder in wanted:
+            at = folder
+            while not self.watcher.add(at, Area.NEARBY) and at not in {"/", ""}:
+                if at in self.watcher.deaf:
+                    break
+                at = os.path.dirname(at)
+
+    # -- proof ----------------------------------------------------------------------------
+
+    def next_serial(self) -> int:
+        """A serial that is higher than any before."""
+        self.serial += 1
+        return self.serial
+
+    def proves(self) -> bool:
+        """Whether events prove anything: everything is watched, and the reader lives."""
+        return self.watcher is not None and not self.watcher.deaf and self.watcher.alive()
+
+    def bake(self) -> Cookie:
+        """Make a cookie; its serial is set once its event has come through the inbox."""
+        cookie = Cookie()
+        name = f"{time.monotonic_ns()}-{len(self._cookies)}"
+        self._cookies[name] = cookie
+        path = os.path.join(self._cookie_folder, name)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.unlink(path)
+        return cookie
+
+    def crumble(self, serial: int) -> None:
+        """Cookies may be lost with other events: a scan with *serial* proves as much."""
+        for cookie in self._cookies.values():
+            cookie.serial = serial
+        self._cookies.clear()
+
+    def oldest(self) -> int | None:
+        """The lowest serial of what still settles."""
+        serials = (station.oldest() for station in self._stations)
+        return min((s for s in serials if s is not None), default=None)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stations)) + len(self._inbox)
+
+    # -- notes ----------------------------------------------------------------------------
+
+    def take_notes(self) -> None:
+        """Read what the watchdog thread has left, for as long as a turn allows."""
+        watcher = self.watcher
+        if watcher is None:
+            return
+        end = time.monotonic() + TURN_SECONDS
+        while notes := self._inbox.take(500):
+            now = time.monotonic()
+            for note in notes:
+                match watcher.understand(note):
+                    case Overflow():
+                        self._tell("events_lost", level="warning", what="scanning everything")
+                        self.lost = True
+                    case Seen() as seen:
+                        self._on_seen(seen, now)
+                    case None:
+                        pass
+            if now > end:
+                return
+
+    def look_after(self, now: float, *, scanning: bool) -> bool:
+        """Restart a reader that died; returns whether it is time to poll."""
+        watcher, config = self.watcher, self._layout.project.config
+        if watcher is not None and not watcher.alive():
+            self._tell("watcher_died", level="error", what="starting it again, and scanning")
+            watcher.stop()
+            self.start()
+            self.lost = True
+            return False
+        if watcher is not None and watcher.deaf and self._poll_at is None:
+            self._poll_at = now + POLL_DEAF_SECONDS
+            folder, code = next(iter(watcher.deaf.items()))
+            self._tell(
+                "folders_unwatched",
+                level="warning",
+                count=len(watcher.deaf),
+                first=folder,
+                cause=os.strerror(code),
+                what=f"scanning every {POLL_DEAF_SECONDS:g} s instead",
+            )
+        if self._poll_at is None or now < self._poll_at:
+            return False
+        if watcher is not None and not watcher.deaf:
+            self._poll_at = None
+            return False
+        interval = POLL_DEAF_SECONDS if watcher is not None else config.watch.interval_seconds
+        self._poll_at = now + interval
+        return not scanning
+
+    def _on_seen(self, seen: Seen, now: float) -> None:
+        config, layout = self._layout.project.config, self._layout
+        if seen.area is Area.COOKIES:
+            cookie = self._cookies.pop(os.path.basename(seen.path), None)
+            if cookie is not None:
+                cookie.serial = self.serial
+                for station in self._stations:
+                    station.force(self.serial)
+                if self.reload_at is not None:
+                    self.reload_at = now
+            return
+        serial = self.next_serial()
+        if seen.area is Area.OUTPUT:
+            path = os.path.relpath(seen.path, config.out_dir)
+            self._outputs.note("" if path == "." else path, seen.hint, now, serial)
+            return
+        place = places.of(seen.path, config.project)
+        if seen.is_folder:
+            self._on_folder(seen, place, now, serial)
+            return
+        if seen.path == config.file or seen.path in config.plugins:
+            self.reload_at = now + config.settle.gap_seconds * 2
+            return
+        source = layout.locate(place)
+        if source is not None:
+            if layout.ignored(layout.mounts[source.mount], source.path, is_folder=False):
+                # Not even a sign of activity: an editor's temporary file would delay the
+                # save that it is for.
+                return
+        elif seen.area is Area.NEARBY and not self._matters(place):
+            return
+        self._files.note(place, seen.hint, now, serial)
+
+    def _matters(self, place: Place) -> bool:
+        record = self._record
+        return record.file(place) is not None or (
+            record.globs and any(record.globs_at(folder) for folder in above(place))
+        )
+
+    def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:
+        layout, record = self._layout, self._record
+        source = layout.locate(place)
+        if source is not None:
+            mount = layout.mounts[source.mount]
+            if layout.ignored(mount, source.path, is_folder=True):
+                return
+        elif seen.area is Area.NEARBY:
+            holds_mount = any(places.is_below(m.place, place) for m in layout.mounts.values())
+            if not (holds_mount or record.files_below(place) or record.globs_below(place)):
+                return
+        if seen.hint is Hint.GONE and self.watcher is not None:
+            self.watcher.drop_below(seen.path)
+        self._folders.note(place, seen.hint, now, serial)
+
+    # -- ripeness -------------------------------------------------------------------------
+
+    def ripe(self, now: float) -> tuple[Ripe, Ripe, Ripe]:
+        """What is to be looked at now: files, folders, and paths of the output root."""
+        if len(self._files) and self._git_is_busy(now):
+            return [], [], []
+        return self._files.ready(now), self._folders.ready(now), self._outputs.ready(now)
+
+    def deadline(self) -> float | None:
+        """When something may be ripe if nothing more happens, by the monotonic clock."""
+        times = [t for station in self._stations if (t := station.deadline()) is not None]
+        if self._poll_at is not None:
+            times.append(self._poll_at)
+        if not times:
+            return None
+        if self._git_since is not None:
+            # Nothing tells us that the lock has gone; until then what is ripe waits.
+            return max(min(times), time.monotonic() + 0.02)
+        return min(times)
+
+    def _git_is_busy(self, now: float) -> bool:
+        """Whether git is rewriting the work tree: it holds its index lock meanwhile."""
+        limit = self._layout.project.config.settle.git_seconds
+        lock = _git_lock(self._layout.root)
+        try:
+            age = None if lock is None else time.time() - os.stat(lock).st_mtime
+        except OSError:
+            age = None
+        if age is None or age > limit:
+            self._git_since = None  # a lock that old was left behind by a git that crashed
+            return False
+        if self._git_since is None:
+            self._git_since = now
+        return now - self._git_since < limit
+
+
+def above(place: Place) -> Iterator[Place]:
+    """The folders that *place* lies in, the nearest first, the project's own last."""
+    folder = place
+    while folder not in {"", "/"}:
+        folder = places.split(folder)[0]
+        yield folder
+
+
+def _git_lock(folder: str) -> str | None:
+    """Where the git that *folder* belongs to keeps its index lock; None without git."""
+    while True:
+        git = os.path.join(folder, ".git")
+        if os.path.isdir(git):
+            return os.path.join(git, "index.lock")
+        if os.path.isfile(git):  # a worktree: the file says where its index is
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                text = Path(git).read_text().strip().removeprefix("gitdir: ")
+                return os.path.join(folder, text, "index.lock")
+            return None
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent

@@ -1,0 +1,136 @@
+"""What a start does about what the last end left behind.
+
+Opens the record, sets a damaged one aside, does again what was begun and not committed, and
+compares what is in place with what should be.  Runs once, before the engine's first turn.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+from assetd import publish
+from assetd import stamp as stamps
+from assetd.config import Config
+from assetd.model import Batch, Cause, Change, Deletion, Reason, Tell
+from assetd.record import CorruptRecordError, Record, set_aside
+
+RECORD_NAME: Final = "record.sqlite"
+
+
+def open_record(config: Config, tell: Tell, *, mend: bool = True) -> Record:
+    """The project's record; a damaged one is set aside, named, and begun anew.
+
+    Raises:
+        CorruptRecordError: It is damaged, and not to be mended.
+    """
+    path = os.path.join(config.state_dir, RECORD_NAME)
+    try:
+        record = Record(path, durability=config.durability)
+        if not ended_cleanly(record):
+            record.check()
+    except CorruptRecordError as error:
+        if not mend:
+            raise
+        aside = set_aside(path)
+        tell("record_damaged", level="warning", cause=str(error), kept_as=aside)
+        record = Record(path, durability=config.durability)
+    return record
+
+
+def ended_cleanly(record: Record) -> bool:
+    """Whether all that the record claims has reached the disk.
+
+    True after a kill, too: what a process has written survives it.  False if the machine
+    went down while we ran.
+    """
+    return record.meta("clean") != "0" or record.meta("boot") in {_boot_id(), None}
+
+
+def redo(config: Config, record: Record, tell: Tell) -> None:
+    """Do again what was begun and not committed, in the output root of that time."""
+    old_root = record.meta("out_dir")
+    for number, change in record.intents():
+        batch = record.batch(change.batch) or Batch(change.batch, "start", time.time())
+        root = old_root or config.out_dir
+        done = publish.apply(root, change, record.output, record.made_folder)
+        record.commit(number, change, done, batch)
+        tell("recovered", batch=change.batch, outputs=len(done.placed))
+    if old_root is not None and old_root != config.out_dir:
+        move_out(old_root, record, tell)
+
+
+def move_out(old_root: str, record: Record, tell: Tell) -> None:
+    """The output root is another one now: take our outputs out of the old one."""
+    outputs = list(record.outputs())
+    reason = Reason(Cause.NO_LONGER_MADE, old_root)
+    change = Change(0, delete=tuple(Deletion(o.path, o.source, o.digest, reason) for o in outputs))
+    if os.path.isdir(old_root):
+        done = publish.apply(old_root, change, record.output, record.made_folder)
+        tell("output_root_moved", old=old_root, deleted=len(done.deleted))
+    record.disown(o.path for o in outputs)
+
+
+def begin(config: Config, record: Record) -> None:
+    """Note that we run."""
+    record.set_meta(clean="0", boot=_boot_id(), out_dir=config.out_dir)
+
+
+def clear_staging(staging: str) -> None:
+    """Remove what workers left in staging; nobody needs it once intents are done again."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(staging) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+
+
+def check_outputs(config: Config, record: Record, tell: Tell, *, verify: bool) -> None:
+    """Compare what is in place with the record, which forgets what is not there.
+
+    Args:
+        config: Tells the output root.
+        record: Gets the stamps of outputs that are as they were.
+        tell: Hears of what is missing or edited.
+        verify: Look into every output: after a power loss the stamps prove nothing.
+    """
+    lost = []
+    restamped = []
+    for output in record.outputs():
+        found = stamps.read(f"{config.out_dir}/{output.path}")
+        if found is not None and found == output.stamp and not verify:
+            continue
+        seen = publish.identify(config.out_dir, output.path)
+        if seen is None:
+            lost.append(output)
+        elif seen[1] == output.digest:
+            restamped.append((output.path, seen[0]))
+        elif verify:
+            # The disk may hold half of what we wrote, which nobody can tell from an edit:
+            # the bytes are kept elsewhere and the output is made anew.
+            _keep_copy(config, output.path, tell)
+            lost.append(output)
+        else:
+            tell("output_edited", level="warning", output=output.path)
+    for path, stamp in restamped:
+        record.restamp_output(path, stamp)
+    if lost:
+        record.disown(o.path for o in lost)
+        tell("outputs_missing", count=len(lost), first=lost[0].path)
+
+
+def _keep_copy(config: Config, output: str, tell: Tell) -> None:
+    kept = os.path.join(config.state_dir, "kept", output)
+    os.makedirs(os.path.dirname(kept), exist_ok=True)
+    with contextlib.suppress(OSError):
+        shutil.move(os.path.join(config.out_dir, output), kept)
+        tell("output_set_aside", level="warning", output=output, kept_as=kept)
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -1,0 +1,97 @@
+// Which files a tool reads, and which it looks for in vain.
+//
+// Tools report at best what they read.  What they did not find matters as much: when it appears,
+// the result may be another one.  So we listen to `fs` itself, before any tool is loaded.
+
+'use strict';
+
+const fs = require('fs');
+const path = require('path');
+const { fileURLToPath } = require('url');
+
+const LISTENED = [
+  'access', 'createReadStream', 'exists', 'lstat', 'open', 'readFile', 'stat',
+];
+const lstat = fs.lstatSync;
+const stat = fs.statSync;
+const seen = new Set();
+let active = false;
+let project = '/';
+let hidden = [];
+
+for (const name of LISTENED) {
+  listen(fs, name);
+  listen(fs, `${name}Sync`);
+  listen(fs.promises, name);
+}
+
+function listen(owner, name) {
+  const original = owner[name];
+  if (typeof original !== 'function') return;
+  const listening = function (file, ...rest) {
+    if (active) add(file);
+    return original.call(this, file, ...rest);
+  };
+  // `promisify` and friends look for more than a function.
+  owner[name] = Object.defineProperties(listening, Object.getOwnPropertyDescriptors(original));
+}
+
+function add(file) {
+  let name = file;
+  if (name instanceof URL) {
+    if (name.protocol !== 'file:') return;
+    name = fileURLToPath(name);
+  } else if (Buffer.isBuffer(name)) {
+    name = name.toString();
+  }
+  if (typeof name === 'string') seen.add(path.resolve(name));
+}
+
+function start(cwd, hide) {
+  seen.clear();
+  project = cwd;
+  hidden = hide;
+  active = true;
+}
+
+function isBelow(file, folder) {
+  return file === folder || file.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
+}
+
+function look(file, how) {
+  try {
+    return how(file, { throwIfNoEntry: false });
+  } catch {
+    return undefined; // a file stands where a folder should, or we may not look
+  }
+}
+
+/** Whether something that is not there is only looked for on the way up from the project. */
+function isFarAbove(file) {
+  let folder = path.dirname(file);
+  while (look(folder, stat) === undefined) folder = path.dirname(folder);
+  return folder !== project && isBelow(project, folder);
+}
+
+/** Every file that was read, and every path where a file would have been. */
+function end() {
+  active = false;
+  const files = new Set();
+  for (const file of seen) {
+    if (hidden.some((folder) => isBelow(file, folder)) || /^\/(dev|proc|sys)\//.test(file)) continue;
+    const found = look(file, stat);
+    if (found !== undefined) {
+      if (found.isFile()) files.add(file);
+    } else if (look(file, lstat) !== undefined || !isFarAbove(file)) {
+      files.add(file);
+      // A package that appears is a folder: what resolution would look at in it first.
+      if (/\/node_modules\/(@[^/]+\/)?[^/]+$/.test(file)) {
+        files.add(`${file}/package.json`).add(`${file}/index.js`);
+      }
+    }
+  }
+  seen.clear();
+  return [...files];
+}
+
+module.exports = { trace: { add, start, end } };
