@@ -2,6 +2,7 @@
 
 VENV := .venv
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 
 # Whether a Python is new enough and can make virtual environments.  It is run, not only
 # looked for: a name on the PATH may be a shim with nothing behind it.
@@ -12,10 +13,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 .PHONY: run test check bench soak clean help
 
-run: $(READY)  ## run the daemon on the demo site, in the foreground
+run: $(TOOLS)  ## run the daemon on the demo site, in the foreground
 	$(VENV)/bin/assetd run -C tests/sites/demo
 
-test: check  ## lint, types and tests
+test: check $(TOOLS)  ## lint, types and tests
 	$(VENV)/bin/pytest -n 2
 
 check: $(READY)  ## lint and types
@@ -23,10 +24,10 @@ check: $(READY)  ## lint and types
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-bench: $(READY)  ## measure, and print a table
-	PYTHONPATH=tests $(VENV)/bin/python -m bench
+bench: $(TOOLS)  ## measure, and print a table
+	$(VENV)/bin/python -m tests.bench
 
-soak: $(READY)  ## the long tests, unbounded
+soak: $(TOOLS)  ## the long tests, unbounded
 	$(VENV)/bin/pytest -m soak
 
 clean:  ## remove what `make` made
@@ -47,3 +48,9 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
+
+# The compilers that run on Node.  All else works without them, so no network is no reason to
+# stop; it is tried again the next time.
+$(TOOLS): $(READY) processors/assetd_processors/node/package-lock.json
+	@$(VENV)/bin/assetd tools install && touch $@ || \
+		echo "make: going on without the tools that run on Node" >&2

@@ -5,13 +5,14 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
-from assetd import cli, config
+from assetd import cli, config, registry
 from assetd.processor import Processor
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -19,7 +20,9 @@ README: Final = ROOT / "README.md"
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
 
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OURS: Final = "assetd_processors."
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+OTHER_FILE: Final = re.compile(r"# (\S+\.\S+)\n")
 HEADING: Final = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 PLACES_THAT_ARE_NOBODY_ELSES: Final = {
@@ -77,6 +80,12 @@ def keys(schema: Mapping[str, Any]) -> Iterator[str]:
                 yield from keys(inner)
 
 
+def processors() -> dict[str, Processor]:
+    """The built-in processors that are here, by name."""
+    found = (point.load() for point in entry_points(group=registry.GROUP))
+    return {each.name: each for each in found if each.process.__module__.startswith(OURS)}
+
+
 def anchors(file: Path) -> set[str]:
     """What a link into the document may name behind `#`."""
     titles = HEADING.findall(FENCE.sub("", file.read_text()))
@@ -119,7 +128,22 @@ def test_the_configuration_page_has_every_key() -> None:
     text = CONFIGURATION.read_text()
     described = set(re.findall(r"^#+ (\w+)$", text, re.MULTILINE))
     described |= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-    assert set(keys(config.schema())) - described == set()
+    sections = {name: processor.options for name, processor in processors().items()}
+    assert set(keys(config.schema(sections))) - described == set()
+
+
+def test_the_examples_of_the_configuration_page_are_configurations() -> None:
+    """But for those that say in their first line which other file they are."""
+    known = processors()
+    for text in examples(CONFIGURATION, "yaml"):
+        other = OTHER_FILE.match(text)
+        if other is None or other[1] in config.FILE_NAMES:
+            draft = config.parse(text.encode(), "assetd.yml")
+            assert draft.problems == (), text
+            for name, section in draft.sections.items():
+                options = {option.name: option for option in known[name].options}
+                for key, value in section.values.items():
+                    registry.checked(options[key], value)
 
 
 @pytest.mark.parametrize("file", documents(), ids=lambda f: f.name)

@@ -18,34 +18,22 @@ LAYERS: Final = (
     ("__init__",),
     ("model",),
     ("errors", "explain"),
-    ("place", "stamp", "patterns", "processor", "wire", "client", "present"),
-    ("config",),
-    ("registry", "initial"),
-    ("tree",),
-    ("plan",),
-    ("reconcile",),
-    ("record",),
-    ("store",),
-    ("publish",),
-    ("inbox", "watch"),
-    ("step", "runner", "worker", "pool"),
-    ("survey",),
-    ("history",),
+    ("place", "stamp", "patterns", "processor", "wire", "document", "client", "present"),
+    ("config", "tree", "store", "publish", "record", "inbox", "systemd", "listing"),
+    ("registry", "initial", "plan", "step", "watch"),
+    ("reconcile", "runner", "survey", "catalog"),
+    ("worker", "pool", "scan", "lookout", "history", "recovery"),
     ("engine",),
-    ("report", "control", "systemd"),
+    ("report",),
+    ("control",),
     ("serve",),
     ("once",),
     ("cli", "testing"),
     ("__main__",),
 )
 
-PEERS: Final = (
+PEERS: Final[tuple[tuple[str, str], ...]] = (
     # Within a line nobody imports anybody, but for these: importer, imported.
-    ("watch", "inbox"),
-    ("runner", "step"),
-    ("worker", "runner"),
-    ("pool", "worker"),
-    ("control", "report"),
 )
 
 FOR_PROCESSORS: Final = frozenset({"processor", "errors"})

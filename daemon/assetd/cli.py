@@ -122,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
     add("errors", _errors, "what fails now, and where", json=True)
     why = add("why", _why, "why a source or an output is as it is", json=True)
     why.add_argument("path", metavar="PATH")
+    processors = add("processors", _processors, "what turns which files into others", json=True)
+    processors.add_argument("name", nargs="?", metavar="NAME", help="only this one, with options")
+    tools = add("tools", _tools, "the compilers that processors need")
+    tools.add_argument("deed", choices=("install",), help="install what is missing")
     return top
 
 
@@ -297,7 +301,7 @@ def _built(answer: dict[str, Any], arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         print(json.dumps({"schema": 1, **answer}))
-    else:
+    elif not unknown or len(unknown) < len(arguments.paths):
         row = answer["batch"]
         counts = ("changed", "built", "cached", "clean", "failed", "deleted")
         tally = model.Batch(
@@ -466,6 +470,25 @@ def _why(arguments: argparse.Namespace) -> int:
         from assetd import present
 
         print("\n".join(present.why(story, color=_color(sys.stdout))))
+    return OK
+
+
+def _processors(arguments: argparse.Namespace) -> int:
+    from assetd import catalog
+
+    found = catalog.rows(_load(arguments), arguments.name)
+    if arguments.json:
+        print(json.dumps({"schema": 1, "processors": found}))
+    else:
+        lines = catalog.table(found) if arguments.name is None else catalog.page(found[0])
+        print("\n".join(lines))
+    return OK
+
+
+def _tools(_arguments: argparse.Namespace) -> int:
+    from assetd import catalog
+
+    catalog.install_tools(sys.stderr)
     return OK
 
 

@@ -8,6 +8,7 @@ listened to.
 import contextlib
 import json
 import os
+import resource
 import selectors
 import socket
 import struct
@@ -25,6 +26,8 @@ REQUEST_LIMIT: Final = 1 << 20
 REPLY_LIMIT: Final = 64 << 20
 """Bytes that may wait for a client that does not read."""
 CLIENT_LIMIT: Final = 1_200
+SPARE_DESCRIPTORS: Final = 200
+"""Left for everything else that we open."""
 _PEER: Final = struct.Struct("=iii")
 
 
@@ -37,6 +40,8 @@ class _Client:
     socket: socket.socket
     received: bytearray = field(default_factory=bytearray)
     unsent: bytearray = field(default_factory=bytearray)
+    waiting: bool = False
+    """It has asked and has no answer yet; its next request waits until then."""
     closing: bool = False
 
 
@@ -55,10 +60,19 @@ class Control:
         self._stop = stop
         self._path = path
         self._clients: set[_Client] = set()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = CLIENT_LIMIT + SPARE_DESCRIPTORS
+        if soft < wanted:
+            soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self._limit = min(CLIENT_LIMIT, max(8, soft - SPARE_DESCRIPTORS))
         folder = os.path.dirname(path)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.stat(folder).st_uid != os.geteuid():
+        found = os.stat(folder)
+        if found.st_uid != os.geteuid():
             raise AlreadyRunningError(f"{folder} is another user's: remove it, or ask its owner")
+        if found.st_mode & 0o077:
+            os.chmod(folder, 0o700)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         self._listener = socket.socket(
@@ -91,7 +105,7 @@ class Control:
                 return
             raw = door.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
             _, uid, _ = _PEER.unpack(raw)
-            if uid not in {os.geteuid(), 0} or len(self._clients) >= CLIENT_LIMIT:
+            if uid not in {os.geteuid(), 0} or len(self._clients) >= self._limit:
                 door.close()
                 continue
             door.setblocking(False)
@@ -102,39 +116,59 @@ class Control:
             )
 
     def _on_client(self, each: _Client, mask: int) -> None:
+        if each not in self._clients:
+            return  # hung up on by a callback of this very turn
+        if mask & selectors.EVENT_READ and not self._receive(each):
+            self._hang_up(each)
+            return
         if mask & selectors.EVENT_WRITE:
             self._flush(each)
-        if not mask & selectors.EVENT_READ or each not in self._clients:
-            return
+        if len(each.received) > REQUEST_LIMIT:
+            each.closing = True
+            each.received.clear()
+            self._fail(each, f"a request of more than {REQUEST_LIMIT} bytes")
+        # One request a turn, and none before the last one's answer has gone: a client that
+        # asks without end, or never reads, holds up itself only.
+        if not each.waiting and not each.unsent and not each.closing:
+            line, newline, _ = each.received.partition(b"\n")
+            if newline:
+                del each.received[: len(line) + 1]
+                each.waiting = True
+                self._on_line(each, bytes(line))
+        self._wait_for(each)
+
+    def _receive(self, each: _Client) -> bool:
+        """Take what has come; False if the client has hung up."""
         try:
             data = each.socket.recv(1 << 16)
         except BlockingIOError:
-            return
+            return True
         except OSError:
-            data = b""
-        if not data:
-            self._hang_up(each)
+            return False
+        if not each.closing:
+            each.received += data
+        return bool(data)
+
+    def _wait_for(self, each: _Client) -> None:
+        """Tell the selector what we want of the client next."""
+        if each not in self._clients:
             return
-        each.received += data
-        while b"\n" in each.received and not each.closing:
-            line, _, rest = bytes(each.received).partition(b"\n")
-            each.received = bytearray(rest)
-            self._on_line(each, line)
-        if len(each.received) > REQUEST_LIMIT:
-            self._fail(each, f"a request of more than {REQUEST_LIMIT} bytes")
-            each.closing = True
-            self._flush(each)
+        # A whole request that waits for its turn: being able to write calls us again.
+        ripe = not each.waiting and b"\n" in each.received
+        more = selectors.EVENT_WRITE if each.unsent or ripe else 0
+        events = selectors.EVENT_READ | more
+        key = self._engine.selector.get_key(each.socket)
+        if key.events != events:
+            self._engine.selector.modify(each.socket, events, key.data)
 
     def _on_line(self, each: _Client, line: bytes) -> None:
         try:
             request = json.loads(line)
-            if not isinstance(request, dict):
-                raise _RefusedError("expected a JSON object")
-            if request.get("v", client.VERSION) != client.VERSION:
-                raise _RefusedError(f"protocol version {request.get('v')!r}: expected 1")
-            self._serve(each, request)
         except (ValueError, RecursionError) as error:
             self._fail(each, f"no JSON: {error}")
+            return
+        try:
+            self._serve(each, _checked(request))
         except _RefusedError as error:
             self._fail(each, str(error))
 
@@ -156,8 +190,8 @@ class Control:
                 )
             case "build":
                 paths, force = request.get("paths", []), request.get("force", False)
-                if not _are_texts(paths) or not isinstance(force, bool):
-                    raise _RefusedError('expected "paths": [text…] and "force": true or false')
+                if not _are_paths(paths) or not isinstance(force, bool):
+                    raise _RefusedError('expected "paths": [path…] and "force": true or false')
                 began = time.monotonic()
 
                 def built(order: Order) -> None:
@@ -182,6 +216,7 @@ class Control:
     def _send(self, each: _Client, message: dict[str, Any]) -> None:
         if each not in self._clients:
             return  # it hung up before its answer was ready
+        each.waiting = False
         each.unsent += json.dumps(message).encode("ascii") + b"\n"
         if len(each.unsent) > REPLY_LIMIT:
             self._hang_up(each)
@@ -201,10 +236,7 @@ class Control:
         if each.closing and not each.unsent:
             self._hang_up(each)
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if each.unsent else 0)
-        key = self._engine.selector.get_key(each.socket)
-        if key.events != events:
-            self._engine.selector.modify(each.socket, events, key.data)
+        self._wait_for(each)
 
     def _hang_up(self, each: _Client) -> None:
         if each in self._clients:
@@ -213,5 +245,22 @@ class Control:
             each.socket.close()
 
 
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _checked(request: object) -> dict[str, Any]:
+    if not isinstance(request, dict):
+        raise _RefusedError("expected a JSON object")
+    if request.get("v", client.VERSION) != client.VERSION:
+        raise _RefusedError(f"protocol version {request.get('v')!r}: expected {client.VERSION}")
+    return request
+
+
+def _are_paths(value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    for path in value:
+        if not isinstance(path, str) or "\0" in path:
+            return False
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError:
+            return False  # half a surrogate pair is no file name
+    return True

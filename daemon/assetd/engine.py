@@ -16,11 +16,12 @@ holds: `sync` is done when none is older than its own.
 """
 
 import contextlib
+import itertools
 import os
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -31,17 +32,17 @@ from assetd import place as places
 from assetd import plan as plans
 from assetd import publish, recovery, registry
 from assetd import stamp as stamps
-from assetd.errors import ConfigError
-from assetd.lookout import Cookie, Lookout, above
+from assetd.errors import ConfigError, RecordError
+from assetd.lookout import Cookie, Lookout
 from assetd.model import (
     Batch,
     Cause,
     Change,
-    Diagnostic,
     Done,
     Entry,
     EntryState,
     Job,
+    Kind,
     NodeState,
     Outcome,
     Place,
@@ -53,9 +54,10 @@ from assetd.model import (
 )
 from assetd.pool import Jobs, Lane, Pool, Ticket
 from assetd.processor import Context
-from assetd.reconcile import Finished, reconcile
+from assetd.reconcile import Finished, Reconciled, reconcile, turned_out
+from assetd.record import CorruptRecordError
 from assetd.registry import Project
-from assetd.scan import Findings, scan
+from assetd.scan import Findings, has_changed, scan
 from assetd.store import Store
 from assetd.survey import Layout, Survey
 
@@ -65,6 +67,8 @@ IN_FLIGHT: Final = 1_500
 """Jobs beyond which scans and plans wait: enough to keep the workers busy."""
 TURN_SECONDS: Final = 0.01
 """What one station may take of a turn; clients wait for no longer than a few of these."""
+TROUBLE_SECONDS: Final = 1.0
+"""Between two tries while the disk takes nothing."""
 RETRY_SECONDS: Final = (1.0, 30.0)
 """First and longest wait before a failure that may pass by itself is tried again."""
 
@@ -104,6 +108,18 @@ class _Slice:
     finished: list[Finished] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """A slice that is published, and not recorded yet."""
+
+    piece: _Slice
+    result: Reconciled
+    intent: int
+    change: Change
+    """As it turned out."""
+    done: Done
+
+
 @dataclass(slots=True)
 class _OpenBatch:
     tally: Batch
@@ -121,6 +137,15 @@ class _Scan:
     serial: int
     batch: int
     begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """What is in place has changed since those were asked who depend on it."""
+
+    serial: int
+    names: bool
+    """Whether names came or went; else only what is in the outputs, or their sources' times."""
 
 
 @dataclass(slots=True)
@@ -206,6 +231,8 @@ class Engine:
         self._slices: list[_Slice] = []
         self._jobs: dict[int, tuple[_Slice, plans.Planned]] = {}
         self._locked: dict[Source, _Slice] = {}
+        self._claimed: dict[str, set[Source]] = {}
+        """The outputs that the jobs of the slices will make, by the plan."""
         self._batches: dict[int, _OpenBatch] = {}
         self._scans: deque[_Scan] = deque()
         self._waiters: list[_Waiter] = []
@@ -213,6 +240,14 @@ class Engine:
         self._retry_at: float | None = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._retries: set[Source] = set()
+        self._moved: _Moved | None = None
+        self._asked: set[Source] = set()
+        """Whom `_ask_listeners` suspected last."""
+        self._pending: list[_Commit] = []
+        self._trouble_at: float | None = None
+        """When the disk is tried again; until then nothing new is begun."""
+        self._trouble_lost = False
+        """Whether suspects were lost over it, so that a scan has to follow."""
         self._trimming: Iterator[int] | None = None
         self._kept_results = 0
         self._thorough = False
@@ -225,7 +260,11 @@ class Engine:
         self.record = recovery.open_record(config, tell, mend=not dry)
         self.lookout = Lookout(self.layout, self.record, self.selector, tell)
         fingerprint = self.layout.fingerprint()
-        self._thorough = self.record.meta("fingerprint") != fingerprint
+        # What a shared file holds is noted with the first commit that was built from it.  If we
+        # ended before the others were, its stamp says nothing of them: ask every source.
+        self._thorough = (
+            self.record.meta("fingerprint") != fingerprint or self.record.meta("clean") == "0"
+        )
         if dry:
             self._suspect_missing()
         else:
@@ -248,7 +287,9 @@ class Engine:
         }
         self.last_batch = next(iter(self.record.last_batches(1)), None)
         self._start_hooks()
+        self.lookout.use(self.layout)  # hooks may have added patterns
         self.pool = self._open_pool()
+        self._configured = self._configuration_stamps()
         if watching:
             self.lookout.start()
         if not self._only:
@@ -277,6 +318,7 @@ class Engine:
             or self._slices
             or self._suspects
             or self._deferred
+            or self._moved is not None
             or len(self.lookout)
             or self.lookout.reload_at is not None
         )
@@ -291,8 +333,10 @@ class Engine:
         if self.lookout.proves():
             # The kernel keeps the order of events: when this file's comes out of the inbox,
             # those of every earlier change have come out before it.
-            self._waiters.append(_Waiter(self.lookout.bake(), on_done))
-            return
+            with contextlib.suppress(OSError):  # no space for a cookie: look instead
+                self._waiters.append(_Waiter(self.lookout.bake(), on_done))
+                return
+        self._check_configuration()
         ahead = (s.serial for s in self._scans if s.place == "" and not s.begun)
         serial = next(ahead, None) or self._scan("", "sync")
         self._waiters.append(_Waiter(Cookie(serial), on_done))
@@ -388,14 +432,26 @@ class Engine:
             wait = timeout if wait is None else min(wait, timeout)
         for key, mask in self.selector.select(wait):
             key.data(mask)
+        try:
+            self._step()
+        except CorruptRecordError:
+            raise
+        except RecordError as error:
+            # What was at hand may be lost: a scan finds it again.
+            self._in_trouble(error, lost=True)
+
+    def _step(self) -> None:
         self.lookout.take_notes()
         now = time.monotonic()
+        if self._trouble_at is not None and now >= self._trouble_at:
+            self._try_again()
         deadline = self.pool.deadline()
         if deadline is not None and now >= deadline:
             self.pool.tick()
         self._watch_over(now)
         self._ripen(now)
         self._advance_scans()
+        self._ask_listeners()
         self._plan()
         self._close_batches()
         self._wake_waiters()
@@ -408,13 +464,15 @@ class Engine:
 
     def stop(self) -> None:
         """End: what is in flight is given up, and done again on the next start."""
+        unfinished = not self.idle or bool(self._only) or self._no_delete
         self.stopping = True
         self.pool.stop()
         for opened in self.layout.project.processors:
             self._hook(opened, "end")
         self.lookout.stop()
         if not self._dry:
-            self.record.set_meta(clean="1")
+            with contextlib.suppress(RecordError):
+                self.record.set_meta(clean="1", **({"fingerprint": ""} if unfinished else {}))
             recovery.clear_staging(self.staging)
             if os.path.basename(self.staging) == publish.STAGING_NAME:
                 with contextlib.suppress(OSError):
@@ -460,6 +518,7 @@ class Engine:
         opening = {
             "recipe": self.layout.project.recipe(),
             "store": os.path.join(config.state_dir, "store"),
+            "record": self.record.path,
             "sync_files": config.durability == "full",
         }
         size = 0 if self._dry else (self._workers or config.workers)
@@ -468,7 +527,7 @@ class Engine:
             opening,
             self.selector,
             self._on_outcome,
-            lambda event, fields: self.tell(event, level="warning", **fields),
+            lambda event, fields: self.tell(event, **{"level": "warning", **fields}),
             generation=self.generation,
             staging=self.staging,
         )
@@ -486,13 +545,14 @@ class Engine:
         if lookout.reload_at is not None and now >= lookout.reload_at and not self._slices:
             lookout.reload_at = None
             self._reload()
+            lookout.refused = bool(self.problems)
         if lookout.look_after(now, scanning=bool(self._scans)):
+            self._check_configuration()
             self._scan("", "poll")
-            for output in self.record.outputs():
-                self._look_at_output(output.path, lookout.serial)
         if lookout.lost:
             lookout.lost = False
             self.rescans += 1
+            self._check_configuration()
             lookout.crumble(self._scan("", "overflow"))
 
     def _ripen(self, now: float) -> None:
@@ -527,6 +587,16 @@ class Engine:
         known.reason = known.reason or reason
         known.stamp = None  # a second look may show another one
 
+    def _defer(self, source: Source, each: _Suspicion) -> None:
+        """Look at *source* after the next commit; of two suspicions nothing is lost."""
+        known = self._deferred.get(source)
+        if known is not None:
+            each.serial = min(each.serial, known.serial)
+            each.lane = min(each.lane, known.lane)
+            each.noted = min(each.noted, known.noted)
+            each.reason = known.reason or each.reason
+        self._deferred[source] = each
+
     def _affected(self, place: Place) -> set[Source]:
         """The sources that a change of the file at *place* may concern."""
         found: set[Source] = set()
@@ -536,7 +606,7 @@ class Engine:
         if self.record.file(place) is not None:
             found.update(self.record.dependents(place))
         if self.record.globs:
-            for folder in above(place):
+            for folder in places.above(place):
                 name = place[len(folder) :].lstrip("/")
                 for pattern, dependent in self.record.globs_at(folder):
                     # `*` of fnmatch crosses slashes, so this lets through too much, never
@@ -602,6 +672,7 @@ class Engine:
         """
         serial = self.lookout.next_serial() if serial is None else serial
         batch = self._open_batch(trigger, Lane.BULK)
+        self.links = {p: why for p, why in self.links.items() if not places.is_below(p, place)}
         steps = scan(
             self.layout,
             self.record,
@@ -610,26 +681,55 @@ class Engine:
             self._on_link,
             thorough=self._thorough,
         )
+        if place == "" and trigger != "start":  # a start has checked them already
+            steps = itertools.chain(steps, self._scan_outputs(serial))
         self._scans.append(_Scan(place, steps, serial, batch))
         self._thorough = False
         return serial
 
+    def _scan_outputs(self, serial: int) -> Iterator[Findings]:
+        """Compare what is in place with the record, piece by piece."""
+        for number, output in enumerate(self.record.outputs()):
+            self._look_at_output(output.path, serial)
+            if number % SLICE == SLICE - 1:
+                yield []
+
+    def _check_configuration(self) -> None:
+        """Have the configuration read again if it changed and no event said so."""
+        if self.lookout.reload_at is None and self._configured != self._configuration_stamps():
+            self.reload()
+
+    def _configuration_stamps(self) -> tuple[Stamp | None, ...]:
+        config = self.layout.project.config
+        return tuple(stamps.read(path) for path in (config.file, *config.plugins))
+
     def _advance_scans(self) -> None:
+        if self._trouble_at is not None:
+            return
         end = time.monotonic() + TURN_SECONDS
         while self._scans and len(self._suspects) < 2 * SLICE and self._has_room():
             each = self._scans[0]
-            each.begun = True
+            if not each.begun:
+                each.begun = True
+                self._watch_nearby()
             try:
                 found = next(each.steps)
             except StopIteration:
                 self._scans.popleft()
                 self._batches[each.batch].feeding -= 1
-                self.lookout.watch_nearby()
                 continue
             for source, stamp in found:
                 self._suspect(source, each.serial, Lane.BULK, stamp=stamp)
             if time.monotonic() > end:
                 return
+
+    def _watch_nearby(self, folders: Iterable[Place] | None = None) -> None:
+        """Watch what matters outside the mounts; look at it too where nobody watched before."""
+        for folder in self.lookout.watch_nearby(folders):
+            for fact in self.record.files_below(folder):
+                if has_changed(self.layout, fact):
+                    for source in self.record.dependents(fact.place):
+                        self._suspect(source, self.lookout.next_serial(), Lane.BULK)
 
     def _on_link(self, place: Place, why: str) -> None:
         if self.links.get(place) != why:
@@ -650,7 +750,7 @@ class Engine:
         # While a changed configuration waits, what is in flight ends with the one that it
         # began with, and nothing new begins.
         waits = self.lookout.reload_at is not None and bool(self._slices)
-        return not (self.paused or self.stopping or waits)
+        return not (self.paused or self.stopping or waits or self._trouble_at is not None)
 
     def _plan(self) -> None:
         if not self._may_plan():
@@ -671,7 +771,7 @@ class Engine:
             each = suspects.get(source)
             return None if each is None else each.stamp
 
-        survey = Survey(self.layout, self.record, self._locked, sighted)
+        survey = Survey(self.layout, self.record, self._locked, sighted, self._claimed)
         decided = plans.make(
             {source: each.reason for source, each in suspects.items()},
             tuple(self.layout.mounts),
@@ -683,7 +783,7 @@ class Engine:
         noted = min(each.noted for each in suspects.values())
         for source in decided.deferred:
             each = suspects.get(source) or _Suspicion(serial, lane, now)
-            self._deferred[source] = each
+            self._defer(source, each)
         if self._dry:
             self._note_dry(decided)
             return
@@ -691,6 +791,10 @@ class Engine:
         if not decided.jobs and not decided.drop and not decided.restate:
             if decided.refresh or facts:
                 self.record.refresh(facts, decided.refresh)
+            # The same content, but perhaps of another time.  Those who were only asked what they
+            # make of that are no news, or there would be no end to it.
+            if decided.clean and not suspects.keys() <= self._asked:
+                self._note_moved(serial, names=False)
             return
         if self.layout.project.config.force and lane is Lane.URGENT:
             self._force_along(decided, serial)
@@ -715,6 +819,9 @@ class Engine:
             *(e.source for e in piece.restate),
         ):
             self._locked[source] = piece
+        for planned in decided.jobs:
+            for claim in planned.claims:
+                self._claimed.setdefault(claim, set()).add(planned.source)
         self.pool.submit_all([self._ticket(piece, planned) for planned in decided.jobs])
         if not piece.waiting:
             self._commit(piece)
@@ -795,7 +902,14 @@ class Engine:
             no_delete=self._no_delete,
         )
         change = result.change
-        intent = record.intend(change) if change.publish or change.delete else 0
+        try:
+            intent = record.intend(change) if change.publish or change.delete else 0
+        except CorruptRecordError:
+            raise
+        except RecordError as error:
+            self._give_back(piece, change)
+            self._in_trouble(error)
+            return
         done = publish.apply(
             config.out_dir,
             change,
@@ -804,25 +918,124 @@ class Engine:
             sync_folders=config.durability == "full",
             take_over=self._take_over,
         )
-        tally = replace(result.tally, deleted=result.tally.deleted + len(done.deleted))
+        deleted = result.tally.deleted + len(done.deleted)
+        open_batch.tally = replace(result.tally, deleted=deleted)
+        change = turned_out(change, done, record.entry)
+        self._finish(_Commit(piece, result, intent, change, done))
+
+    def _give_back(self, piece: _Slice, change: Change) -> None:
+        """Undo a slice of which nothing is published: its sources are suspects again."""
+        for publication in change.publish:
+            if publication.staged is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(publication.staged)
+        self._close_slice(piece)
+        again = [p.planned.source for p in piece.finished]
+        again += [entry.source for entry, _ in piece.drop]
+        again += [entry.source for entry in piece.restate]
+        for source in again:
+            reason = Reason(Cause.RETRY)
+            self._suspect(source, piece.serial, piece.lane, reason=reason, noted=piece.noted)
+        self._suspect_deferred()
+
+    def _finish(self, commit: _Commit) -> None:
+        """Record what is published; until that succeeds its sources stay locked."""
+        piece, change, done = commit.piece, commit.change, commit.done
+        try:
+            self.record.commit(commit.intent, change, done, self._batches[piece.batch].tally)
+        except CorruptRecordError:
+            raise
+        except RecordError as error:
+            self._pending.append(commit)
+            self._in_trouble(error)
+            return
         self._count(piece, change, done)
-        record.commit(intent, change, done, tally)
-        open_batch.tally = tally
-        open_batch.slices -= 1
+        self._close_slice(piece)
+        self._note_moved(piece.serial, names=_names_moved(piece, change, done))
+        self._after_commit(piece, change, done)
+        for source in commit.result.again:
+            reason = Reason(Cause.CHANGED_WHILE_BUILT)
+            self._defer(source, _Suspicion(piece.serial, piece.lane, piece.noted, reason))
+        self._suspect_deferred()
+        if piece.lane is Lane.URGENT:
+            self.latencies.append(time.monotonic() - piece.noted)
+
+    def _note_moved(self, serial: int, *, names: bool) -> None:
+        """Remember that what is in place has changed; `_ask_listeners` sees to it."""
+        known = self._moved or _Moved(serial, names=False)
+        self._moved = _Moved(min(serial, known.serial), names=names or known.names)
+
+    def _may_ask_listeners(self) -> bool:
+        return not (self._scans or self._slices or self._suspects or self._deferred)
+
+    def _ask_listeners(self) -> None:
+        """Suspect who depends on what is in place, once nothing else is about to change it.
+
+        Not with each commit: a cold build would make its sitemap again for every slice.
+        """
+        moved = self._moved
+        if moved is None or not self._may_ask_listeners():
+            return
+        self._moved = None
+        self._asked.clear()
+        kinds = (Kind.DATED_OUTPUTS, Kind.OUTPUTS) if moved.names else (Kind.DATED_OUTPUTS,)
+        for mount in self.layout.mounts:
+            for kind in kinds:
+                for source in self.record.listeners(mount, kind):
+                    self._asked.add(source)
+                    self._suspect(source, moved.serial, Lane.BULK)
+
+    def _close_slice(self, piece: _Slice) -> None:
+        """Let go of the sources and the claims of a slice."""
+        self._batches[piece.batch].slices -= 1
         self._slices.remove(piece)
         for source, owner in list(self._locked.items()):
             if owner is piece:
                 del self._locked[source]
-        self._after_commit(piece, change, done)
-        for source in result.again:
-            self._deferred[source] = _Suspicion(
-                piece.serial, piece.lane, piece.noted, Reason(Cause.CHANGED_WHILE_BUILT)
-            )
+        for each in piece.finished:
+            for claim in each.planned.claims:
+                claimers = self._claimed[claim]
+                claimers.discard(each.planned.source)
+                if not claimers:
+                    del self._claimed[claim]
+
+    def _suspect_deferred(self) -> None:
         deferred, self._deferred = self._deferred, {}
         for source, each in deferred.items():
             self._suspect(source, each.serial, each.lane, reason=each.reason, noted=each.noted)
-        if piece.lane is Lane.URGENT:
-            self.latencies.append(time.monotonic() - piece.noted)
+
+    # -- trouble --------------------------------------------------------------------------
+
+    def _in_trouble(self, error: RecordError, *, lost: bool = False) -> None:
+        """Nothing can be recorded: begin nothing new, and try again in a while."""
+        if self.trouble is None:
+            self.tell("trouble", level="error", cause=str(error), what="waiting for it to pass")
+        self.trouble = str(error)
+        self._trouble_at = time.monotonic() + TROUBLE_SECONDS
+        self._trouble_lost |= lost
+
+    def _try_again(self) -> None:
+        """See whether the disk takes anything, and record what waits to be recorded."""
+        self._trouble_at = None
+        try:
+            recovery.begin(self.layout.project.config, self.record)
+        except CorruptRecordError:
+            raise
+        except RecordError as error:
+            self._in_trouble(error)
+            return
+        pending, self._pending = self._pending, []
+        for commit in pending:
+            self._finish(commit)
+        if self._pending:
+            return
+        self.trouble = None
+        self.tell("trouble_over")
+        if self._trouble_lost:
+            self._trouble_lost = False
+            self._scan("", "trouble", 0)  # whoever waits for anything, waits for this
+
+    # -- what is told ---------------------------------------------------------------------
 
     def _count(self, piece: _Slice, change: Change, done: Done) -> None:
         before = {p.planned.source: p.planned.entry for p in piece.finished}
@@ -849,22 +1062,12 @@ class Engine:
     def _after_commit(self, piece: _Slice, change: Change, done: Done) -> None:
         """Tell what happened, and take note of what fails now."""
         timings: dict[str, tuple[int, float, float]] = {}
-        blocked = {
-            p.source: done.blocked[p.output] for p in change.publish if p.output in done.blocked
-        }
         for publication in change.publish:
             if publication.output in done.blocked and publication.staged is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(publication.staged)
         outside: set[Place] = set()
         for entry in change.put:
-            if entry.source in blocked:
-                why = blocked[entry.source]
-                self._count_one(entry, -1)
-                entry = replace(  # noqa: PLW2901 - what the record has made of it
-                    entry, state=EntryState.BLOCKED, problem=Diagnostic(why)
-                )
-                self._count_one(entry, +1)
             self._note_entry(entry, piece)
             for node in entry.nodes:
                 if entry.batch == piece.batch and node.state in {
@@ -878,8 +1081,11 @@ class Engine:
                         max(slowest, node.seconds),
                     )
                     self._kept_results += 1
-                for dependency in node.dependencies:
-                    outside.add(places.split(dependency.place)[0])
+                for each in node.dependencies:
+                    if each.kind is Kind.GLOB:
+                        outside.add(each.place)
+                    elif each.kind is Kind.FILE:
+                        outside.add(places.split(each.place)[0])
         for source, reason in change.drop:
             self.tell("gone", source=self.layout.place(source), reason=reason)
         for deletion in change.delete:
@@ -891,11 +1097,13 @@ class Engine:
                     cause=done.kept[deletion.output],
                 )
         if timings:
-            self.record.add_timings((name, *numbers) for name, numbers in timings.items())
-        for folder in done.folders_made:
+            with contextlib.suppress(RecordError):  # no loss
+                self.record.add_timings((name, *numbers) for name, numbers in timings.items())
+        # Not only those that we made: somebody may have been faster.
+        for folder in {"", *(path.rpartition("/")[0] for path in done.placed)}:
             self.lookout.watch_output_folder(folder)
         if outside:
-            self.lookout.watch_nearby(outside)
+            self._watch_nearby(outside)
 
     def _note_entry(self, entry: Entry, piece: _Slice) -> None:
         source, place = entry.source, self.layout.place(entry.source)
@@ -925,17 +1133,25 @@ class Engine:
                 message=str(diagnostic),
                 reason=entry.reason,
             )
-            if diagnostic.transient:
-                self._retries.add(source)
-                if self._retry_at is None and self._watching:
-                    self._retry_at = time.monotonic() + self._retry_seconds
-                    self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+            if diagnostic.transient and self._watching:
+                self._retry(entry)
+
+    def _retry(self, entry: Entry) -> None:
+        """Try again what may pass by itself; less and less often if it costs a worker."""
+        self._retries.add(entry.source)
+        when = time.monotonic() + RETRY_SECONDS[0]
+        problem = entry.problem
+        if entry.state is EntryState.FAILED and problem is not None and problem.file is None:
+            when = time.monotonic() + self._retry_seconds
+            self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+        self._retry_at = when if self._retry_at is None else min(self._retry_at, when)
 
     def _close_batches(self) -> None:
         for number, batch in list(self._batches.items()):
             if batch.slices or batch.feeding:
                 continue
-            if batch.lane is Lane.BULK and (self._suspects or self._deferred) and not self.paused:
+            waits = self._suspects or self._deferred or self._moved
+            if batch.lane is Lane.BULK and waits and not self.paused:
                 continue
             del self._batches[number]
             seconds = time.monotonic() - batch.began
@@ -958,13 +1174,14 @@ class Engine:
                 self.tell("ready", sources=sum(self.counts.values()), outputs=self.outputs)
 
     def _wake_waiters(self) -> None:
-        if not self._waiters:
+        if not self._waiters or self._trouble_at is not None:
             return
         serials = [s for s in (self.lookout.oldest(),) if s is not None]
         serials += [each.serial for each in self._suspects.values()]
         serials += [each.serial for each in self._deferred.values()]
         serials += [each.serial for each in self._slices]
         serials += [scan.serial for scan in self._scans]
+        serials += [] if self._moved is None else [self._moved.serial]
         oldest = min(serials, default=None)
         if self.lookout.reload_at is not None:
             return
@@ -978,9 +1195,12 @@ class Engine:
 
     def _reload(self) -> None:
         config = self.layout.project.config
+        self._configured = self._configuration_stamps()
         try:
             project = registry.load(config.file)
         except ConfigError as error:
+            if self.problems == error.problems:
+                return  # told already
             self.problems = error.problems
             for problem in error.problems:
                 self.tell("configuration_refused", level="error", message=str(problem))
@@ -1007,18 +1227,20 @@ class Engine:
         self._open_project(project)
         self._start_hooks()
         self.lookout.use(self.layout)
+        if new.watch != config.watch:
+            self.lookout.restart()
+        self._configured = self._configuration_stamps()
         self.pool = self._open_pool()
         self.record.set_meta(out_dir=new.out_dir)
         self._fingerprint_due = fingerprint
         self._thorough = True
-        oldest = min((each.serial for each in self._scans), default=None)
         while self._scans:  # they compare with the old configuration
             self._batches[self._scans.popleft().batch].feeding -= 1
         self.links.clear()
         self.lookout.watch_nearby()
         self.lookout.watch_output_folder("")
         self.tell("configuration_taken", generation=self.generation)
-        self._scan_everything("config", oldest)
+        self._scan_everything("config", 0)  # whoever waits for anything, waits for this
 
     def _hooks_matter(self, project: Project) -> bool:
         return project.plugins != self.layout.project.plugins
@@ -1038,9 +1260,12 @@ class Engine:
 
     def _wait_seconds(self) -> float | None:
         """How long there is nothing to do; None for as long as nothing happens."""
-        if self._trimming is not None or (self._scans and self._has_room()):
+        scanning = self._scans and self._has_room() and self._trouble_at is None
+        if self._trimming is not None or scanning:
             return 0.0
         if self._suspects and self._may_plan() and self._has_room():
+            return 0.0
+        if self._moved is not None and self._may_ask_listeners():
             return 0.0
         times = [
             t
@@ -1048,6 +1273,7 @@ class Engine:
                 self.lookout.deadline(),
                 self.pool.deadline(),
                 self._retry_at,
+                self._trouble_at,
                 None if self._slices else self.lookout.reload_at,
             )
             if t is not None
@@ -1055,6 +1281,20 @@ class Engine:
         if not times:
             return None
         return max(0.0, min(times) - time.monotonic())
+
+
+def _names_moved(piece: _Slice, change: Change, done: Done) -> bool:
+    """Whether other outputs are in place after a commit, or other mounts have them."""
+    before = {p.planned.source: p.planned.entry for p in piece.finished} | piece.before
+    return (
+        bool(change.drop or done.deleted or done.kept or done.blocked)
+        or any(publication.replaces is None for publication in change.publish)
+        or any(
+            (old := before.get(entry.source)) is None
+            or (old.claims, old.state) != (entry.claims, entry.state)
+            for entry in change.put
+        )
+    )
 
 
 def _added(one: Batch, other: Batch) -> Batch:

@@ -98,6 +98,14 @@ class Settling:
         self._recent: deque[float] = deque(maxlen=self.BURST)
         self._forced_below = 0
 
+    def retune(
+        self, gap_seconds: float, patience_seconds: float, deletion_seconds: float
+    ) -> None:
+        """Go on with other numbers; what waits goes on waiting."""
+        self._gap = gap_seconds
+        self._patience = patience_seconds
+        self._deletion = deletion_seconds
+
     def note(self, place: Place, hint: Hint, now: float, serial: int) -> None:
         """Something happened at *place*; *serial* grows with each note."""
         self._recent.append(now)

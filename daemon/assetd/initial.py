@@ -11,10 +11,10 @@ from assetd.config import FILE_NAMES
 from assetd.errors import UsageError
 from assetd.place import is_below
 
-_OWN: Final = (
+_OWN: Final = (  # noqa: SIM905  # in a list, some would pass for names of processors
     "assets src/assets app/assets resources/assets src source static "
     "css scss sass less styles js scripts images img fonts"
-).split()  # noqa: SIM905  # a list would name processors, which are no folders
+).split()
 """Where sites keep their sources.  Of two that lie one in the other the first one is taken."""
 _THEMES: Final = ("theme", "themes")
 _PARTS: Final = frozenset("css scss sass less styles js scripts images img fonts".split())  # noqa: SIM905

@@ -57,18 +57,21 @@ class Lookout:
         """Events were lost: everything has to be scanned.  The engine clears it."""
         self.reload_at: float | None = None
         """When the configuration, which changed, is to be read.  The engine clears it."""
+        self.refused = False
+        """Whether the configuration, as it is now, is not the one in force.  The engine sets it."""
         self.watcher: Watcher | None = None
+        numbers = _numbers(layout)
+        self._files = Settling(*numbers)
+        self._folders = Settling(*numbers)
+        self._outputs = Settling(*numbers)
+        self._stations = (self._files, self._folders, self._outputs)
         self.use(layout)
 
     def use(self, layout: Layout) -> None:
         """From now on this is the configuration."""
         self._layout = layout
-        settle = layout.project.config.settle
-        numbers = (settle.gap_seconds, settle.patience_seconds, settle.deletion_seconds)
-        self._files = Settling(*numbers)
-        self._folders = Settling(*numbers)
-        self._outputs = Settling(*numbers)
-        self._stations = (self._files, self._folders, self._outputs)
+        for station in self._stations:
+            station.retune(*_numbers(layout))
 
     def start(self) -> None:
         """Begin to watch; what is in the mounts is watched by the scan that follows."""
@@ -87,11 +90,21 @@ class Lookout:
         for each in sorted(outputs | {""}):
             self.watch_output_folder(each)
 
-    def stop(self) -> None:
-        """End the watching."""
+    def restart(self) -> None:
+        """Watch in the way that the configuration says now; a scan has to follow."""
+        self._end_watcher()
+        self._poll_at = None
+        self.start()
+        self.crumble(self.serial)
+
+    def _end_watcher(self) -> None:
         if self.watcher is not None:
             self.watcher.stop()
             self.watcher = None
+
+    def stop(self) -> None:
+        """End the watching."""
+        self._end_watcher()
         self._selector.unregister(self._inbox.fd)
         self._inbox.close()
 
@@ -108,14 +121,18 @@ class Lookout:
             path = os.path.join(self._layout.project.config.out_dir, folder).rstrip("/")
             self.watcher.add(path, Area.OUTPUT)
 
-    def watch_nearby(self, folders: Iterable[Place] | None = None) -> None:
+    def watch_nearby(self, folders: Iterable[Place] | None = None) -> list[Place]:
         """Watch the folders outside the mounts that matter, or what there is of their way.
 
         Args:
             folders: Of dependencies; None for all that the record and configuration name.
+
+        Returns:
+            The folders that were not watched before: what is in them may have changed
+            since somebody last looked.
         """
         if self.watcher is None:
-            return
+            return []
         config = self._layout.project.config
         wanted: set[str] = set()
         if folders is None:
@@ -124,13 +141,32 @@ class Lookout:
             folders = self._record.folders_of_files()
         for folder in folders:
             if not any(places.is_below(folder, m.place) for m in config.mounts):
-                wanted.add(places.path(folder, config.project))
+                path = places.path(folder, config.project)
+                wanted.add(path)
+                if self._record.globs and any("/" in g for g, _ in self._record.globs_at(folder)):
+                    wanted.update(where for where, _, _ in os.walk(path))
+        for folder in list(wanted):
+            # A folder on the way that is moved takes ours along, and ours hears nothing.
+            while folder != config.project and places.is_below(folder, config.project):
+                folder = os.path.dirname(folder)
+                wanted.add(folder)
+        before = len(self.watcher)
+        new: list[Place] = []
         for folder in wanted:
             at = folder
-            while not self.watcher.add(at, Area.NEARBY) and at not in {"/", ""}:
-                if at in self.watcher.deaf:
+            while True:
+                if self.watcher.add(at, Area.NEARBY):
+                    if len(self.watcher) > before:
+                        before = len(self.watcher)
+                        new.append(places.of(at, config.project))
+                    if at == folder or not os.path.isdir(folder):
+                        break
+                    at = folder  # it has come while we were on our way up
+                elif at in self.watcher.deaf or at == "/":
                     break
-                at = os.path.dirname(at)
+                else:
+                    at = os.path.dirname(at)
+        return new
 
     # -- proof ----------------------------------------------------------------------------
 
@@ -182,10 +218,9 @@ class Lookout:
                     case Overflow():
                         self._tell("events_lost", level="warning", what="scanning everything")
                         self.lost = True
-                    case Seen() as seen:
-                        self._on_seen(seen, now)
-                    case None:
-                        pass
+                    case names:
+                        for seen in names:
+                            self._on_seen(seen, now)
             if now > end:
                 return
 
@@ -194,7 +229,7 @@ class Lookout:
         watcher, config = self.watcher, self._layout.project.config
         if watcher is not None and not watcher.alive():
             self._tell("watcher_died", level="error", what="starting it again, and scanning")
-            watcher.stop()
+            self._end_watcher()
             self.start()
             self.lost = True
             return False
@@ -211,6 +246,8 @@ class Lookout:
             )
         if self._poll_at is None or now < self._poll_at:
             return False
+        if watcher is not None:
+            watcher.retry()
         if watcher is not None and not watcher.deaf:
             self._poll_at = None
             return False
@@ -232,9 +269,16 @@ class Lookout:
         serial = self.next_serial()
         if seen.area is Area.OUTPUT:
             path = os.path.relpath(seen.path, config.out_dir)
+            if seen.is_folder and seen.hint is Hint.GONE and self.watcher is not None:
+                # We may have made it anew already, and taken its old watch for the new one.
+                self.watcher.drop_below(seen.path)
+                self.watcher.add(seen.path, Area.OUTPUT)
             self._outputs.note("" if path == "." else path, seen.hint, now, serial)
             return
         place = places.of(seen.path, config.project)
+        if self.refused and seen.area is Area.NEARBY:
+            # What it needs (the folder of a mount, a plugin) may have come.
+            self.reload_at = now + config.settle.gap_seconds * 2
         if seen.is_folder:
             self._on_folder(seen, place, now, serial)
             return
@@ -254,7 +298,7 @@ class Lookout:
     def _matters(self, place: Place) -> bool:
         record = self._record
         return record.file(place) is not None or (
-            record.globs and any(record.globs_at(folder) for folder in above(place))
+            record.globs and any(record.globs_at(folder) for folder in places.above(place))
         )
 
     def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:
@@ -266,7 +310,12 @@ class Lookout:
                 return
         elif seen.area is Area.NEARBY:
             holds_mount = any(places.is_below(m.place, place) for m in layout.mounts.values())
-            if not (holds_mount or record.files_below(place) or record.globs_below(place)):
+            if not (
+                holds_mount
+                or record.files_below(place)
+                or record.globs_below(place)
+                or (record.globs and any(map(record.globs_at, places.above(place))))
+            ):
                 return
         if seen.hint is Hint.GONE and self.watcher is not None:
             self.watcher.drop_below(seen.path)
@@ -308,12 +357,9 @@ class Lookout:
         return now - self._git_since < limit
 
 
-def above(place: Place) -> Iterator[Place]:
-    """The folders that *place* lies in, the nearest first, the project's own last."""
-    folder = place
-    while folder not in {"", "/"}:
-        folder = places.split(folder)[0]
-        yield folder
+def _numbers(layout: Layout) -> tuple[float, float, float]:
+    settle = layout.project.config.settle
+    return settle.gap_seconds, settle.patience_seconds, settle.deletion_seconds
 
 
 def _git_lock(folder: str) -> str | None:

@@ -88,6 +88,10 @@ class Kind(StrEnum):
     """The content of the file at a place; absent is a content too."""
     GLOB = "glob"
     """The names that a pattern below a folder finds, whatever is in them."""
+    OUTPUTS = "outputs"
+    """The names of the outputs that the sources of a mount have in place, by a pattern."""
+    DATED_OUTPUTS = "dated-outputs"
+    """The same, with the times at which those sources were last modified."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,9 +100,10 @@ class Dependency:
 
     kind: Kind
     place: Place
-    """Of the file; for a glob, of the folder that the pattern starts from."""
+    """Of the file; for a glob, of the folder that the pattern starts from; for outputs, the
+    mount's name."""
     pattern: str
-    """Of a glob; empty for a file."""
+    """Of a glob or of outputs; empty for a file."""
     digest: Digest | None
     """Of the content or of the list of names.  None: the file was not there."""
 
@@ -551,11 +556,13 @@ class Done:
 
     placed: Mapping[str, Stamp]
     """The outputs that are in place, with their stamps."""
-    blocked: Mapping[str, str]
-    """The outputs that could not be put in place: why."""
+    blocked: Mapping[str, Diagnostic]
+    """The outputs that could not be put in place: why.  What was there is there."""
     deleted: tuple[str, ...]
     kept: Mapping[str, str]
     """The outputs that were to be deleted and stay: why.  They are ours no more."""
+    stuck: Mapping[str, Diagnostic]
+    """The outputs that the disk refuses to delete: why.  They are still ours."""
     folders_made: tuple[str, ...] = ()
     folders_removed: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
-from assetd import explain, report
+from assetd import explain, recovery, report
 from assetd.engine import Engine, Order
 from assetd.model import Place, Reason
 from assetd.record import CorruptRecordError
@@ -42,31 +42,45 @@ def build(
                 messages.append(explain.printable(f"{event.replace('_', ' ')}: {shown}"))
 
         began = time.monotonic()
-        bar: _Bar | None = None
-        engine = Engine(
-            project,
-            tell,
-            watching=False,
-            only=paths,
-            workers=workers,
-            no_delete=no_delete,
-            take_over=take_over,
-        )
+
+        def run() -> dict[str, Any]:
+            engine = Engine(
+                project,
+                tell,
+                watching=False,
+                only=paths,
+                workers=workers,
+                no_delete=no_delete,
+                take_over=take_over,
+            )
+            order = _run(engine, Order(tuple(paths), force), progress)
+            return report.order(engine, order, time.monotonic() - began)
+
         try:
-            done: list[Order] = []
-            engine.build(Order(tuple(paths), force), done.append)
-            if progress is not None:
-                bar = _Bar(engine, progress)
-            while not done:
-                engine.turn(None if bar is None else _REFRESH_SECONDS)
-                if bar is not None:
-                    bar.draw()
-            told = report.order(engine, done[0], time.monotonic() - began)
-            return {**told, "messages": messages}
-        finally:
+            told = run()
+        except CorruptRecordError as error:
+            recovery.give_up_record(project.config, tell, error)
+            told = run()
+        return {**told, "messages": messages}
+
+
+def _run(engine: Engine, order: Order, progress: TextIO | None) -> Order:
+    """Turn until *order* is done, and stop."""
+    bar: _Bar | None = None
+    try:
+        done: list[Order] = []
+        engine.build(order, done.append)
+        if progress is not None:
+            bar = _Bar(engine, progress)
+        while not done:
+            engine.turn(None if bar is None else _REFRESH_SECONDS)
             if bar is not None:
-                bar.clear()
-            engine.stop()
+                bar.draw()
+        return order
+    finally:
+        if bar is not None:
+            bar.clear()
+        engine.stop()
 
 
 def dry_run(

@@ -1,6 +1,7 @@
 """Places to paths and back.  A place is how we name a file everywhere: see `model`."""
 
 import os
+from collections.abc import Iterator
 
 from assetd.model import Place
 
@@ -28,6 +29,14 @@ def split(place: Place) -> tuple[Place, str]:
     """The folder and the name of *place*."""
     folder, slash, name = place.rpartition("/")
     return (folder or slash if place.startswith("/") else folder), name
+
+
+def above(place: Place) -> Iterator[Place]:
+    """The folders that *place* lies in, the nearest first, the project's own last."""
+    folder = place
+    while folder not in {"", "/"}:
+        folder = split(folder)[0]
+        yield folder
 
 
 def is_below(place: Place, folder: Place) -> bool:

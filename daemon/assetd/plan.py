@@ -65,7 +65,7 @@ class View(Protocol):
         """What a dependency holds now."""
 
     def claimants(self, output: str) -> Sequence[Source]:
-        """The sources that the record knows to claim an output."""
+        """The sources that claim an output, by the record or with a job under way."""
 
     def in_place(self, output: str) -> Output | None:
         """What the record knows to be published there."""
@@ -252,30 +252,39 @@ def _gather(
         there = known and view.sighting(source).stamp is not None
         tree: Tree | None = None
         error: TreeError | None = None
-        if there:
+        if known:
             try:
                 tree = view.tree(source)
             except TreeError as caught:
                 error = caught
         if entry is None and tree is None and error is None:
             continue  # never was a source, and is none
+        before = entry.claims if entry is not None else ()
         if tree is None:
-            claims = entry.claims if error is not None and entry is not None else ()
+            claims = before if error is not None else ()
         elif tree.bypass:
-            claims = entry.claims if entry is not None else ()
+            claims = before
         else:
             claims = tuple(name for name, _ in tree.leaves)
+        # What it would claim counts even if it is gone and the record never had it: its job
+        # may have been under way, and others have been overridden by it.
+        touched = {*claims, *before}
+        if not there:
+            tree, error, claims = None, None, ()
         candidate = _Candidate(source, entry, tree, error, there, claims)
         candidates[source] = candidate
         others: set[Source] = set()
-        for claim in {*claims, *(entry.claims if entry is not None else ())}:
+        for claim in touched:
             others |= by_claim.setdefault(claim, set())
             by_claim[claim].add(source)
             others.update(view.claimants(claim))
         for mount in mounts:
             other = Source(mount, source.path)
             if mount != source.mount and (
-                other in candidates or other in suspects or view.entry(other) is not None
+                other in candidates
+                or other in suspects
+                or view.locked(other)  # it may be so new that the record has not heard of it
+                or view.entry(other) is not None
             ):
                 others.add(other)
         others.discard(source)

@@ -258,6 +258,8 @@ class Pool:
         for queue in self._queues.values():
             queue.clear()
         for worker in self.workers.values():
+            if worker.state is WorkerState.DEAD:
+                continue
             busy = bool(worker.held)
             worker.held.clear()
             if busy or worker.state is WorkerState.STARTING:
@@ -420,7 +422,12 @@ class Pool:
     def _recycle(self, worker: Worker) -> None:
         self._on_event(
             "worker_recycled",
-            {"worker": worker.number, "jobs": worker.jobs, "rss_bytes": worker.rss_bytes},
+            {
+                "level": "info",
+                "worker": worker.number,
+                "jobs": worker.jobs,
+                "rss_bytes": worker.rss_bytes,
+            },
         )
         self._move(worker, WorkerState.ENDING)
         self._send(worker, {"end": True})
@@ -447,7 +454,8 @@ class Pool:
         ending = worker.state is WorkerState.ENDING
         held = list(worker.held.values())
         worker.held.clear()
-        # Between jobs nobody is to blame for sure: the first one it held is the likeliest.
+        # Between jobs nobody is to blame: it may have been dead before we sent them.  Were the
+        # next one its death after all, it would show when it is sent alone.
         culprit = blamed[0] if blamed is not None else next(iter(held), None)
         self._bury(worker)
         self._sweep(worker.number, held)
@@ -469,6 +477,8 @@ class Pool:
                 self._queues[ticket.lane].appendleft(ticket)
             elif worker.parted:
                 self._queues[ticket.lane].append(replace(ticket, alone=True))
+            elif blamed is None and not ticket.alone:
+                self._queues[ticket.lane].appendleft(replace(ticket, alone=True))
             elif ticket.deaths == 0:
                 again = replace(ticket, deaths=1, alone=True)
                 self._queues[ticket.lane].appendleft(again)
@@ -485,7 +495,8 @@ class Pool:
         # what is wrong may be mended.
         self._unfit += 1
         self._unfit_cause = cause
-        self._not_before = time.monotonic() + min(30.0, 0.2 * 2 ** min(self._unfit, 8))
+        wait = 0.1 * 2 ** min(self._unfit - UNFIT_LIMIT, 9) if self._unfit >= UNFIT_LIMIT else 0.0
+        self._not_before = time.monotonic() + min(30.0, wait)
 
     def _hopeless(self) -> bool:
         """Whether no worker starts any more, so that jobs would wait in vain."""

@@ -126,11 +126,10 @@ def _work(status: Facts) -> list[tuple[str, str]]:
         rows.append(("restarts", f"{count(restarts, 'worker')} had to be replaced"))
     latency = status["latency_ms"]
     if latency["samples"]:
-        shares = (("p50", "half"), ("p95", "95%"), ("p99", "99%"))
         told = ", ".join(
-            f"{word} within {explain.duration(latency[key] / 1000)}" for key, word in shares
+            f"{explain.duration(latency[key] / 1000)} {key}" for key in ("p50", "p95", "p99")
         )
-        rows.append(("saves", f"{told} ({latency['samples']:,})"))
+        rows.append(("latency", f"{told}, of {count(latency['samples'], 'save')}"))
     return rows
 
 
@@ -362,7 +361,7 @@ def _past(history: Sequence[Facts]) -> list[str]:
     for each in history:
         batch = each["batch"]
         when = _when(batch["finished_at"]) if batch.get("finished_at") else ""
-        result = _ENDS.get(each["result"], each["result"])
+        result = str(_ENDS.get(each["result"], each["result"]))
         sentence = printable(each["reason"]["sentence"])
         took = explain.duration(each["seconds"]) if each["seconds"] else ""
         rows.append((f"batch {batch['id']}", when, result, took, sentence))

@@ -43,6 +43,7 @@ __all__ = [
     "Option",
     "Options",
     "Processor",
+    "Published",
     "Setting",
     "Step",
     "Tool",
@@ -96,6 +97,18 @@ class Tool:
     """None: it is not there."""
     cure: str | None = None
     """What to type where it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An output that is in place."""
+
+    name: str
+    """Relative to the output root."""
+    source: Path
+    """What it was made of, in the mount."""
+    modified: int | None = None
+    """When that was last modified, in whole seconds since the epoch; None if nobody asked."""
 
 
 class Step(Protocol):
@@ -164,6 +177,16 @@ class Step(Protocol):
 
         The node runs again when a name comes or goes, not when a content changes: call
         `depends` for the files that are read.
+        """
+
+    def published(self, mount: str, pattern: str, *, dates: bool = False) -> Sequence[Published]:
+        """The outputs that the sources of *mount* have in place and *pattern* finds, by name.
+
+        The node runs again when a name comes or goes, and with *dates* when a source's time
+        of modification changes: at the end of a batch, when all others are in place.
+
+        Raises:
+            BuildError: There is no such mount.
         """
 
     def warn(

@@ -15,15 +15,24 @@ from typing import Final
 
 from assetd import stamp as stamps
 from assetd.errors import PublishError
-from assetd.model import Change, Digest, Done, Output, Publication, Stamp
+from assetd.model import Change, Diagnostic, Digest, Done, Output, Publication, Stamp
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 STAGING_NAME: Final = ".assetd-staging"
 
 
 class _ObstacleError(PublishError):
     """Something is in the way that this change's deletions may take away."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class _LostError(PublishError):
+    """What was staged is not there any more: it has to be made again."""
 
 
 def staging_folder(out_dir: str, state_dir: str) -> str:
@@ -35,8 +44,11 @@ def staging_folder(out_dir: str, state_dir: str) -> str:
     preferred = os.path.join(state_dir, "staging")
     os.makedirs(preferred, exist_ok=True)
     os.makedirs(out_dir, exist_ok=True)
-    probe = f"{preferred}/probe-{os.getpid()}"
-    landed = os.path.join(out_dir, f"{STAGING_NAME}-probe-{os.getpid()}")
+    # The same names each time, so that what a kill leaves behind goes with the next start.
+    probe = f"{preferred}/probe"
+    landed = os.path.join(out_dir, f"{STAGING_NAME}-probe")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(landed)
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         os.rename(probe, landed)
@@ -57,7 +69,7 @@ def identify(out_dir: str, path: str) -> tuple[Stamp, Digest] | None:
     No link is followed, not even one in the middle.
     """
     try:
-        with contextlib.closing(_Root(out_dir)) as root:
+        with contextlib.closing(_Root(out_dir, make=False)) as root:
             folder, name = _split(path)
             return root.identify(root.folder(folder, make=False), name)
     except (OSError, PublishError):
@@ -76,19 +88,30 @@ def apply(
     """Put in place and take away what *change* says; may be done again after it was cut short.
 
     Args:
-        out_dir: The output root, without links; made if it is not there.
+        out_dir: The output root, a real path; made if it is not there.
         change: What to do.
         in_place: What the record knows to be there before.
         made_folder: Whether the record says that we made a folder.
         sync_folders: Bring the renames to the disk before returning.
         take_over: Replace what is not ours too: somebody asked for it.
     """
-    os.makedirs(out_dir, exist_ok=True)
     placed: dict[str, Stamp] = {}
-    blocked: dict[str, str] = {}
+    blocked: dict[str, Diagnostic] = {}
     deleted: list[str] = []
     kept: dict[str, str] = {}
-    with contextlib.closing(_Root(out_dir)) as root:
+    stuck: dict[str, Diagnostic] = {}
+    try:
+        root = _Root(out_dir, make=True)
+    except (PublishError, OSError) as error:
+        why = Diagnostic(f"{out_dir}: {_text(error)}", transient=True)
+        return Done(
+            {},
+            {publication.output: why for publication in change.publish},
+            (),
+            {},
+            {deletion.output: why for deletion in change.delete},
+        )
+    with contextlib.closing(root):
         # New files first, so that a page finds what it asks for while old ones go.  Only what
         # cannot come before a deletion (a file where a folder was, or the other way round)
         # waits for the deletions.
@@ -99,22 +122,31 @@ def apply(
             except _ObstacleError:
                 waiting.append(publication)
             except (PublishError, OSError) as error:
-                blocked[publication.output] = _text(error)
+                blocked[publication.output] = _diagnostic(error)
         for deletion in change.delete:
+            output = deletion.output
             try:
-                if _delete(root, deletion.output, deletion.digest, in_place(deletion.output)):
-                    deleted.append(deletion.output)
+                if _delete(root, output, deletion.digest, in_place(output)):
+                    deleted.append(output)
                 else:
-                    kept[deletion.output] = "edited since we published it"
-            except (PublishError, OSError) as error:
-                kept[deletion.output] = _text(error)
+                    kept[output] = "edited since we published it"
+            except PublishError as error:
+                kept[output] = str(error)
+            except OSError as error:
+                stuck[output] = Diagnostic(
+                    f"cannot delete {output}: {_text(error)}", transient=True
+                )
         for folder in sorted({_split(p)[0] for p in deleted}, key=len, reverse=True):
             root.prune(folder, made_folder)
         for publication in waiting:
             try:
                 _place(root, publication, in_place, placed, take_over=take_over)
+            except _ObstacleError as error:
+                # Of ours, or stuck: another slice, or another try, may take it away.
+                passing = made_folder(error.path) or in_place(error.path) is not None
+                blocked[publication.output] = Diagnostic(str(error), transient=passing)
             except (PublishError, OSError) as error:
-                blocked[publication.output] = _text(error)
+                blocked[publication.output] = _diagnostic(error)
         if sync_folders:
             root.sync()
         return Done(
@@ -122,6 +154,7 @@ def apply(
             blocked,
             tuple(deleted),
             kept,
+            stuck,
             tuple(f for f in root.made if f not in root.removed),
             tuple(root.removed),
         )
@@ -140,7 +173,10 @@ def _place(
     staged = publication.staged
     current = root.look(folder, name)
     if current is not None and stat.S_ISDIR(current.st_mode):
-        raise _ObstacleError("a folder is in its place: remove it to have the file built")
+        raise _ObstacleError(
+            f"{publication.output} in the output folder is a folder: a file must be there",
+            publication.output,
+        )
     ready = staged is not None and os.path.lexists(staged)
     if current is not None:
         known = in_place(publication.output)
@@ -162,18 +198,16 @@ def _place(
                 "remove it, or let `assetd build --take-over` replace it"
             )
     if not ready or staged is None:
-        return  # cut short before, and lost: the next scan finds it missing
+        raise _LostError(f"{publication.output} was lost on its way: it is made again")
     os.rename(staged, name, dst_dir_fd=folder)
-    placed[publication.output] = stamps.of_stat(
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    )
+    placed[publication.output] = stamps.of_stat(os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
 def _delete(root: "_Root", output: str, digest: Digest, known: Output | None) -> bool:
     folder_path, name = _split(output)
     try:
         folder = root.folder(folder_path, make=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, _ObstacleError):
         return True
     current = root.look(folder, name)
     if current is None:
@@ -189,10 +223,10 @@ def _delete(root: "_Root", output: str, digest: Digest, known: Output | None) ->
 class _Root:
     """Descriptors of the output root and of folders below it, while a change is applied."""
 
-    def __init__(self, out_dir: str) -> None:
-        # The root itself was resolved when the configuration was read; its own last
-        # component must not have become a link since.
-        self._folders: dict[str, int] = {"": os.open(out_dir, _FOLDER)}
+    def __init__(self, out_dir: str, *, make: bool) -> None:
+        # It was resolved when the configuration was read; no part of it must have become a
+        # link since, so it is walked down to like what is below it.
+        self._folders: dict[str, int] = {"": _open_root(out_dir, make=make)}
         self.made: list[str] = []
         self.removed: list[str] = []
 
@@ -246,7 +280,9 @@ class _Root:
         found = self.look(parent, name)
         if found is not None and stat.S_ISLNK(found.st_mode):
             return PublishError(f"{path} in the output folder is a link: we write through none")
-        return _ObstacleError(f"{path} in the output folder is a file: a folder must be there")
+        return _ObstacleError(
+            f"{path} in the output folder is a file: a folder must be there", path
+        )
 
     def _forget(self) -> None:
         for path in [p for p in self._folders if p]:
@@ -294,8 +330,42 @@ class _Root:
             os.fsync(fd)
 
 
+def _open_root(out_dir: str, *, make: bool) -> int:
+    fd = os.open("/", _WAY)
+    parts = [part for part in out_dir.split("/") if part]
+    for number, part in enumerate(parts, 1):
+        flags = _FOLDER if number == len(parts) else _WAY
+        try:
+            try:
+                below = os.open(part, flags, dir_fd=fd)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+                below = os.open(part, flags, dir_fd=fd)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                where = "/" + "/".join(parts[:number])
+                raise PublishError(
+                    f"{where} is a link or no folder: nothing is written through it"
+                ) from error
+            raise
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+def _diagnostic(error: Exception) -> Diagnostic:
+    # What the disk refuses may pass; what somebody put there does not go by itself.
+    return Diagnostic(_text(error), transient=isinstance(error, OSError | _LostError))
+
+
 def _split(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition("/")
+    if name in {"", ".", ".."} or "\0" in name:
+        raise PublishError(f"{path!r} is no path below the output folder")
     return folder, name
 
 

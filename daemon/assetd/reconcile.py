@@ -9,6 +9,7 @@ from assetd.model import (
     Change,
     Deletion,
     Diagnostic,
+    Done,
     Entry,
     EntryState,
     FileFact,
@@ -36,7 +37,7 @@ class Reconciled:
 
     change: Change
     again: tuple[Source, ...]
-    """Sources that changed while they were built."""
+    """Sources that changed or went while they were built."""
     tally: Batch
     """The batch with the counts of this change added."""
 
@@ -80,6 +81,8 @@ def reconcile(
             again.append(planned.source)
             continue
         if outcome.digest is None and outcome.died is None:
+            # It went on the way.  Whoever it overrode by the plan does not know yet.
+            again.append(planned.source)
             if planned.entry is not None:
                 gone.append((planned.entry, Reason(Cause.SOURCE_GONE, planned.source.path)))
             continue
@@ -141,9 +144,7 @@ def reconcile(
     return Reconciled(change, tuple(again), tally)
 
 
-def _entry(
-    batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Source]]
-) -> Entry:
+def _entry(batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Source]]) -> Entry:
     planned, outcome = item.planned, item.outcome
     old = planned.entry
     if outcome.died is not None:
@@ -174,11 +175,13 @@ def _entry(
             state = EntryState.CONFLICT
             problem = Diagnostic(f"{other.path} would make {claim} too: remove or ignore one")
     reason = planned.reasons[0]
-    if old is not None and _class_of(outcome, None) == "clean" and state is old.state is EntryState.OK:
+    if (
+        old is not None
+        and _class_of(outcome, None) == "clean"
+        and state is old.state is EntryState.OK
+    ):
         # Looked at and found as it was: the story of its last build is still the story.
-        return replace(
-            old, stamp=outcome.stamp, digest=outcome.digest, nodes=_merged(outcome, old)
-        )
+        return replace(old, stamp=outcome.stamp, digest=outcome.digest, nodes=_merged(outcome, old))
     return Entry(
         planned.source,
         outcome.stamp,
@@ -229,6 +232,40 @@ def _publications(outcome: Outcome, entry: Entry, in_place: InPlace) -> list[Pub
     return found
 
 
+def turned_out(change: Change, done: Done, before: Callable[[Source], Entry | None]) -> Change:
+    """The change as the output root let it happen: who was blocked says so, and is retried.
+
+    Args:
+        change: As it was intended.
+        done: What became of it.
+        before: The entries as the record still has them.
+    """
+    if not done.blocked and not done.stuck:
+        return change
+    wrong = {p.source: done.blocked[p.output] for p in change.publish if p.output in done.blocked}
+    claims: dict[Source, tuple[str, ...]] = {}
+    for deletion in change.delete:
+        if deletion.output in done.stuck:
+            wrong[deletion.source] = done.stuck[deletion.output]
+            claims[deletion.source] = (*claims.get(deletion.source, ()), deletion.output)
+
+    def blocked(entry: Entry) -> Entry:
+        # What is stuck is claimed on, so that the next try deletes it.
+        claimed = dict.fromkeys((*entry.claims, *claims.get(entry.source, ())))
+        problem = wrong[entry.source]
+        return replace(entry, state=EntryState.BLOCKED, claims=tuple(claimed), problem=problem)
+
+    put = [blocked(e) if e.source in wrong else e for e in change.put]
+    drop = []
+    for source, reason in change.drop:
+        entry = before(source) if source in claims else None
+        if entry is None:
+            drop.append((source, reason))
+        else:
+            put.append(replace(blocked(entry), batch=change.batch, reason=reason))
+    return replace(change, put=tuple(put), drop=tuple(drop))
+
+
 def _owned(output: Output | None, source: Source) -> bool:
     return output is not None and output.source == source
 
@@ -237,5 +274,3 @@ def _claimed_by_another(
     claim: str, source: Source, claimants: Callable[[str], Sequence[Source]]
 ) -> bool:
     return any(other != source for other in claimants(claim))
-
-

@@ -35,6 +35,8 @@ from assetd.model import (
 )
 
 SCHEMA: Final = 1
+DAMAGED_KEPT: Final = 3
+"""Damaged records that are kept for whoever wants to know what happened."""
 HISTORY_BATCHES: Final = 2_000
 """Batches that `why` can still tell about."""
 
@@ -51,7 +53,7 @@ CREATE TABLE files (
     place BLOB PRIMARY KEY,
     mtime_ns INTEGER, size INTEGER, inode INTEGER, ctime_ns INTEGER, digest BLOB) WITHOUT ROWID;
 CREATE TABLE dependents (
-    place BLOB, kind TEXT, pattern TEXT, source BLOB,
+    place BLOB, kind TEXT, pattern BLOB, source BLOB,
     PRIMARY KEY (place, kind, pattern, source)) WITHOUT ROWID;
 CREATE TABLE outputs (
     path BLOB, source BLOB, digest BLOB,
@@ -72,6 +74,8 @@ CREATE TABLE timings (
     processor TEXT PRIMARY KEY, runs INTEGER, seconds REAL, slowest REAL) WITHOUT ROWID;
 """
 
+_NONSENSE: Final = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
+"""What reading a row raises that is not what we wrote."""
 _NO_STAMP: Final = (None, None, None, None)
 
 
@@ -98,7 +102,7 @@ class Reader:
             self._db = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
-            raise CorruptRecordError(f"{path}: {error}") from error
+            raise _translated(error, path) from error
         if version > SCHEMA:
             raise RecordError(
                 f"{path} was made by a newer assetd (schema {version}, ours is {SCHEMA}): "
@@ -183,6 +187,28 @@ class Reader:
         except sqlite3.DatabaseError as error:
             raise _translated(error, self.path) from error
 
+    def outputs_of(self, mount: str) -> Iterator[tuple[str, str]]:
+        """Each output that the sources of a mount have in place, with its source's path."""
+        low = os.fsencode(mount) + b"\0"
+        try:
+            for path, source in self._db.execute(
+                "SELECT path, source FROM outputs "
+                "WHERE source >= ? AND source < ? AND digest IS NOT NULL",
+                (low, low[:-1] + b"\1"),
+            ):
+                yield os.fsdecode(path), _source(source).path
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self.path) from error
+
+    def listeners(self, mount: str, kind: Kind) -> list[Source]:
+        """The sources that depend on what a mount has in place."""
+        rows = self._rows(
+            "SELECT DISTINCT source FROM dependents WHERE place = ? AND kind = ?",
+            os.fsencode(mount),
+            kind.value,
+        )
+        return [_source(row[0]) for row in rows]
+
     def outputs_below(self, folder: str) -> list[Output]:
         """The outputs in place in *folder* of the output root, at any depth."""
         low, high = _below(folder)
@@ -233,7 +259,10 @@ class Reader:
             _key(source),
             count,
         )
-        return [(batch, Reason.of(json.loads(r)), result, s) for batch, r, result, s in rows]
+        try:
+            return [(batch, Reason.of(json.loads(r)), result, s) for batch, r, result, s in rows]
+        except _NONSENSE as error:
+            raise CorruptRecordError(f"{self.path}: unreadable history: {error}") from error
 
     def departed(self, count: int) -> list[Source]:
         """The sources that went, those that went last first; some may be back."""
@@ -290,9 +319,7 @@ class Record(Reader):
     def set_meta(self, **remarks: str) -> None:
         """Keep remarks."""
         with self._transaction():
-            self._db.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(remarks.items())
-            )
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(remarks.items()))
 
     # -- scanning and planning ------------------------------------------------------------
 
@@ -350,7 +377,7 @@ class Record(Reader):
             "SELECT pattern, source FROM dependents WHERE place = ? AND kind = 'glob'",
             os.fsencode(folder),
         )
-        return [(pattern, _source(source)) for pattern, source in rows]
+        return [(os.fsdecode(pattern), _source(source)) for pattern, source in rows]
 
     def globs_below(self, folder: Place) -> list[tuple[Place, str, Source]]:
         """The patterns that start at or below *folder*: from where, what, for whom."""
@@ -363,11 +390,16 @@ class Record(Reader):
             low,
             high,
         )
-        return [(os.fsdecode(place), pattern, _source(source)) for place, pattern, source in rows]
+        return [
+            (os.fsdecode(place), os.fsdecode(pattern), _source(source))
+            for place, pattern, source in rows
+        ]
 
     def folders_of_files(self) -> set[Place]:
         """The folders in which dependencies are, or were looked for, and globs start."""
-        rows = self._rows("SELECT DISTINCT place, kind FROM dependents")
+        rows = self._rows(
+            "SELECT DISTINCT place, kind FROM dependents WHERE kind IN ('file', 'glob')"
+        )
         return {
             os.fsdecode(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
             for place, kind in rows
@@ -375,8 +407,10 @@ class Record(Reader):
 
     def unplaced(self) -> list[Source]:
         """The sources with a claim that is not in place, for whatever reason."""
-        return [_source(r[0]) for r in self._rows(
-            "SELECT DISTINCT source FROM outputs WHERE digest IS NULL")]
+        return [
+            _source(r[0])
+            for r in self._rows("SELECT DISTINCT source FROM outputs WHERE digest IS NULL")
+        ]
 
     def made_folder(self, path: str) -> bool:
         """Whether we made that folder of the output root."""
@@ -402,13 +436,16 @@ class Record(Reader):
         rows = self._rows("SELECT id, change FROM intents ORDER BY id")
         try:
             return [(number, Change.of(json.loads(text))) for number, text in rows]
-        except (ValueError, TypeError) as error:
+        except _NONSENSE as error:
             raise CorruptRecordError(f"{self.path}: unreadable intent: {error}") from error
 
     def commit(self, intent: int, change: Change, done: Done, batch: Batch) -> None:
         """Write what was done, and that nothing is left of the intent."""
         with self._transaction():
-            self._put(change.put, done.placed)
+            self._put(
+                change.put,
+                {(p.output, _key(p.source)) for p in change.publish if p.output in done.placed},
+            )
             self._drop(change)
             self._learn(change.files)
             self._settle_outputs(change, done)
@@ -423,9 +460,7 @@ class Record(Reader):
             self._db.execute("DELETE FROM batches WHERE id < ?", (oldest,))
             self._db.execute("DELETE FROM history WHERE batch < ?", (oldest,))
 
-    def refresh(
-        self, facts: Sequence[FileFact], stamps: Sequence[tuple[Source, Stamp]]
-    ) -> None:
+    def refresh(self, facts: Sequence[FileFact], stamps: Sequence[tuple[Source, Stamp]]) -> None:
         """Remember stamps of files whose content turned out to be what it was."""
         with self._transaction():
             self._learn(facts)
@@ -453,12 +488,35 @@ class Record(Reader):
                 [(os.fsencode(path),) for path in paths],
             )
 
-    def _put(self, entries: Sequence[Entry], placed: Container[str]) -> None:
+    def adopt(self, outputs: Iterable[Output]) -> None:
+        """Begin with outputs that another record knew to be ours, and with who made them.
+
+        Their stamps are not believed, only their digests: what somebody else has put there
+        is not taken for ours.
+        """
+        claims: dict[Source, list[str]] = {}
+        rows = []
+        for output in outputs:
+            claims.setdefault(output.source, []).append(output.path)
+            owner, digest = _key(output.source), _raw(output.digest)
+            rows.append((os.fsencode(output.path), owner, digest, *_NO_STAMP))
+        entries = (
+            Entry(source, None, None, EntryState.OK, tuple(paths))
+            for source, paths in claims.items()
+        )
+        with self._transaction():
+            self._db.executemany(
+                f"INSERT OR IGNORE INTO sources VALUES ({', '.join('?' * 14)})",
+                map(_entry_row, entries),
+            )
+            self._db.executemany("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _put(self, entries: Sequence[Entry], placed: Container[tuple[str, bytes]]) -> None:
         for entry in entries:
             key = _key(entry.source)
             old = self.entry(entry.source)
             self._reindex(key, old, entry, placed)
-            if old is not None:
+            if old is not None and old.batch != entry.batch:
                 # The row itself holds the latest story; what it held before moves to the
                 # history.  A cold build writes none, which halves its commit.
                 self._remember(key, old)
@@ -474,7 +532,11 @@ class Record(Reader):
         )
 
     def _reindex(
-        self, key: bytes, old: Entry | None, new: Entry | None, placed: Container[str] = ()
+        self,
+        key: bytes,
+        old: Entry | None,
+        new: Entry | None,
+        placed: Container[tuple[str, bytes]] = (),
     ) -> None:
         before = set() if old is None else {d.key for n in old.nodes for d in n.dependencies}
         after = set() if new is None else {d.key for n in new.nodes for d in n.dependencies}
@@ -483,7 +545,7 @@ class Record(Reader):
             self._db.execute(
                 "DELETE FROM dependents WHERE place = ? AND kind = ? AND pattern = ? "
                 "AND source = ?",
-                (raw, kind.value, pattern, key),
+                (raw, kind.value, os.fsencode(pattern), key),
             )
             if kind is Kind.FILE:
                 # Nobody asks for the stamp of a file that nobody depends on.
@@ -497,7 +559,7 @@ class Record(Reader):
             self._db.executemany(
                 "INSERT OR IGNORE INTO dependents VALUES (?, ?, ?, ?)",
                 [
-                    (os.fsencode(place), kind.value, pattern, key)
+                    (os.fsencode(place), kind.value, os.fsencode(pattern), key)
                     for kind, place, pattern in after - before
                 ],
             )
@@ -512,7 +574,7 @@ class Record(Reader):
             [
                 (os.fsencode(path), key)
                 for path in claims_after - claims_before
-                if path not in placed  # its row comes with its stamp, once
+                if (path, key) not in placed  # its row comes with its stamp, once
             ],
         )
 
@@ -541,13 +603,19 @@ class Record(Reader):
         )
 
     def _settle_outputs(self, change: Change, done: Done) -> None:
-        gone = [*done.deleted, *done.kept]
+        placed = [p for p in change.publish if p.output in done.placed]
+        # What could not be replaced is still the file that we made, whoever made it.
+        still = [p for p in change.publish if p.output in done.blocked and p.replaces]
         self._db.executemany(
             "UPDATE outputs SET digest = NULL, mtime_ns = NULL, size = NULL, "
             "inode = NULL, ctime_ns = NULL WHERE path = ?",
             [
                 (os.fsencode(path),)
-                for path in (*gone, *(p.output for p in change.publish if p.replaces))
+                for path in (
+                    *done.deleted,
+                    *done.kept,
+                    *(p.output for p in (*placed, *still) if p.replaces),
+                )
             ],
         )
         self._db.executemany(
@@ -564,29 +632,11 @@ class Record(Reader):
                 (
                     os.fsencode(p.output),
                     _key(p.source),
-                    _raw(p.digest),
-                    *_stamp_row(done.placed[p.output]),
+                    _raw(p.digest if p.output in done.placed else p.replaces),
+                    *_stamp_row(done.placed.get(p.output)),
                 )
-                for p in change.publish
-                if p.output in done.placed
+                for p in (*placed, *still)
             ],
-        )
-        for publication in change.publish:
-            why = done.blocked.get(publication.output)
-            if why is None:
-                continue
-            entry = self.entry(publication.source)
-            if entry is not None:
-                self._block(entry, Diagnostic(why))
-
-    def _block(self, entry: Entry, problem: Diagnostic) -> None:
-        folder, name = _split(entry.source.path)
-        detail = json.loads(_entry_row(entry)[-1])
-        detail[2] = problem.row()
-        self._db.execute(
-            "UPDATE sources SET state = ?, detail = ? "
-            "WHERE mount = ? AND folder = ? AND name = ?",
-            (EntryState.BLOCKED.value, json.dumps(detail), entry.source.mount, folder, name),
         )
 
     def _write_batch(self, batch: Batch) -> None:
@@ -632,13 +682,30 @@ class Record(Reader):
             raise _translated(error, self.path) from error
 
 
+def salvage(path: str) -> list[Output]:
+    """The outputs that can still be read out of the damaged record at *path*."""
+    found: list[Output] = []
+    with contextlib.suppress(sqlite3.Error, *_NONSENSE):
+        uri = f"file:{_quote(path)}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            for row in db.execute(f"SELECT {_OUTPUT} FROM outputs WHERE digest IS NOT NULL"):
+                output = _output(row)
+                if len(output.digest) == 64:
+                    found.append(output)
+    return found
+
+
 def set_aside(path: str) -> str:
     """Move a damaged record out of the way; returns where it is now."""
     aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    for suffix in ("-wal", "-shm"):
+    for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, aside + suffix)
-    os.rename(path, aside)
+    folder, name = os.path.split(path)
+    known = sorted(n for n in os.listdir(folder) if n.startswith(f"{name}.damaged-"))
+    for old in known[: -3 * DAMAGED_KEPT]:  # each with its two companions
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, old))
     return aside
 
 
@@ -652,8 +719,30 @@ _BATCH: Final = (
 )
 
 
+_REFUSALS: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+"""What the disk or the system is at fault for; anything else is wrong inside the file: our SQL
+is tested, so a table that it does not find was there."""
+_SHORT: Final = frozenset(
+    {sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA}
+)
+
+
 def _translated(error: sqlite3.DatabaseError, path: str) -> RecordError:
-    if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    if code & 0xFF in _REFUSALS and code not in _SHORT:
         return RecordError(f"{path}: {error}")
     return CorruptRecordError(f"{path}: {error}")
 
@@ -674,7 +763,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
             batch,
             seconds,
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except _NONSENSE as error:
         raise CorruptRecordError(f"unreadable entry: {error}") from error
 
 
@@ -696,12 +785,18 @@ def _entry_row(entry: Entry) -> tuple[Any, ...]:
 
 def _output(row: tuple[Any, ...]) -> Output:
     path, source, digest, *stamp = row
-    return Output(os.fsdecode(path), _source(source), digest.hex(), _stamp(stamp))
+    try:
+        return Output(os.fsdecode(path), _source(source), digest.hex(), _stamp(stamp))
+    except _NONSENSE as error:
+        raise CorruptRecordError(f"unreadable output: {error}") from error
 
 
 def _fact(row: tuple[Any, ...]) -> FileFact:
     place, *stamp, digest = row
-    return FileFact(os.fsdecode(place), _stamp(stamp), _hex(digest))
+    try:
+        return FileFact(os.fsdecode(place), _stamp(stamp), _hex(digest))
+    except _NONSENSE as error:
+        raise CorruptRecordError(f"unreadable file: {error}") from error
 
 
 def _stamp(row: Sequence[int | None]) -> Stamp | None:

@@ -15,7 +15,9 @@ from assetd import publish
 from assetd import stamp as stamps
 from assetd.config import Config
 from assetd.model import Batch, Cause, Change, Deletion, Reason, Tell
-from assetd.record import CorruptRecordError, Record, set_aside
+from assetd.reconcile import turned_out
+from assetd.record import CorruptRecordError, Record, salvage, set_aside
+from assetd.tree import is_safe_name
 
 RECORD_NAME: Final = "record.sqlite"
 
@@ -29,15 +31,27 @@ def open_record(config: Config, tell: Tell, *, mend: bool = True) -> Record:
     path = os.path.join(config.state_dir, RECORD_NAME)
     try:
         record = Record(path, durability=config.durability)
-        if not ended_cleanly(record):
-            record.check()
+        record.check()
     except CorruptRecordError as error:
         if not mend:
             raise
-        aside = set_aside(path)
-        tell("record_damaged", level="warning", cause=str(error), kept_as=aside)
+        give_up_record(config, tell, error)
         record = Record(path, durability=config.durability)
     return record
+
+
+def give_up_record(config: Config, tell: Tell, cause: CorruptRecordError) -> None:
+    """Set a damaged record aside and begin a new one with the outputs that are known to be ours.
+
+    What is not known any more and differs from what we would make passes for somebody else's.
+    """
+    path = os.path.join(config.state_dir, RECORD_NAME)
+    aside = set_aside(path)
+    known = [output for output in salvage(aside) if is_safe_name(output.path)]
+    tell("record_damaged", level="warning", cause=str(cause), kept_as=aside, saved=len(known))
+    with contextlib.closing(Record(path, durability=config.durability)) as record:
+        record.adopt(known)
+        record.set_meta(out_dir=config.out_dir)
 
 
 def ended_cleanly(record: Record) -> bool:
@@ -56,7 +70,7 @@ def redo(config: Config, record: Record, tell: Tell) -> None:
         batch = record.batch(change.batch) or Batch(change.batch, "start", time.time())
         root = old_root or config.out_dir
         done = publish.apply(root, change, record.output, record.made_folder)
-        record.commit(number, change, done, batch)
+        record.commit(number, turned_out(change, done, record.entry), done, batch)
         tell("recovered", batch=change.batch, outputs=len(done.placed))
     if old_root is not None and old_root != config.out_dir:
         move_out(old_root, record, tell)

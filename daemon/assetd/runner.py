@@ -12,11 +12,12 @@ what was read of it is then worth nothing, and the node runs again.
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
+from assetd import listing
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import BuildError
@@ -35,13 +36,17 @@ from assetd.model import (
     Stamp,
     Staged,
 )
-from assetd.processor import Options, Processor
-from assetd.step import Desk, glob_digest
+from assetd.processor import Options, Processor, Published
+from assetd.step import Desk, glob_digest, targets
 from assetd.store import Result, Store, base_key
 from assetd.tree import Node, Tree, TreeError, grow
 
 ATTEMPTS: Final = 3
 """How often a node is run when its files change under it, before the owner is told to wait."""
+
+
+InPlace: TypeAlias = Callable[[str], Iterable[tuple[str, str]]]
+"""Each output that the sources of a mount have in place, with its source's path."""
 
 
 class Opened(Protocol):
@@ -91,6 +96,7 @@ class Runner:
         warm: Mapping[str, Any],
         *,
         sync_files: bool = False,
+        in_place: InPlace = lambda _mount: (),
     ) -> None:
         """Set up.
 
@@ -101,6 +107,7 @@ class Runner:
             store: Results made before.
             warm: What each processor's `warm` gave, by its name.
             sync_files: Bring staged files to the disk before they are handed over.
+            in_place: What the sources of a mount have in place.
         """
         self.project = project
         self.mounts = mounts
@@ -108,6 +115,7 @@ class Runner:
         self.store = store
         self.warm = warm
         self.sync_files = sync_files
+        self.in_place = in_place
         self.looker = stamps.Looker()
 
     def run(self, job: Job) -> Outcome:
@@ -132,7 +140,7 @@ class Runner:
         except TreeError as error:
             return self._refuse(job, origin, str(error))
         if tree is None:
-            return Outcome(job.id)
+            return self._refuse(job, origin, "the processors do not agree whether to take it")
         must: set[int] = set(range(len(tree.nodes))) if job.force else set()
         while True:
             attempt = _Attempt(self, job, mount, tree, digest, must)
@@ -203,6 +211,7 @@ class _Attempt:
         self.staged: dict[tuple[int, str], str] = {}
         self.every_staged: list[str] = []
         self.facts: dict[Place, FileFact] = {}
+        self.listings: dict[tuple[str, str, bool], tuple[Published, ...]] = {}
         self.settled = True
 
     def run(self) -> Outcome:
@@ -290,6 +299,14 @@ class _Attempt:
                     warnings=found.warnings,
                 )
         record = self._process(index, node, taker, input_, before, old)
+        if (
+            taker.processor.cheap
+            and record.state is NodeState.BUILT
+            and node.parent is not None
+            and self.records[node.parent].state is NodeState.CACHED
+        ):
+            # Only carried to its place: it counts as what it is a copy of.
+            record = replace(record, state=NodeState.CACHED)
         if keeps and record.state is NodeState.BUILT and self.settled:
             for made in record.made:
                 self.runner.store.put(made.digest, self.staged[index, made.name])
@@ -348,7 +365,11 @@ class _Attempt:
                 lambda name: self._stage_path(index, name),
                 companions,
                 runner.warm.get(node.processor),
+                self._listing,
             )
+            if node.parent is None:
+                for target in targets(os.fspath(origin)):
+                    desk.depends(target)
             failure: Diagnostic | None = None
             made: tuple[Made, ...] = ()
             try:
@@ -494,12 +515,28 @@ class _Attempt:
 
     def _current(self, key: tuple[Kind, Place, str]) -> Digest | None:
         kind, place, pattern = key
+        if kind in {Kind.OUTPUTS, Kind.DATED_OUTPUTS}:
+            if place not in self.runner.mounts:
+                return None
+            return listing.digest(self._listing(place, pattern, kind is Kind.DATED_OUTPUTS))
         path = places.path(place, self.runner.project)
         if kind is Kind.GLOB:
             return glob_digest(path, pattern)
         fact = self.runner.looker.fact(path, place)
         self.facts[place] = fact
         return fact.digest
+
+    def _listing(self, name: str, pattern: str, dates: bool) -> tuple[Published, ...]:
+        """What a mount had in place when this attempt first asked: all of it sees the same."""
+        mount = self.runner.mounts.get(name)
+        if mount is None:
+            known = ", ".join(self.runner.mounts)
+            raise BuildError(f"there is no mount {name!r} (known: {known})")
+        key = (name, pattern, dates)
+        if key not in self.listings:
+            rows = self.runner.in_place(name)
+            self.listings[key] = listing.select(rows, mount.folder, pattern, dates=dates)
+        return self.listings[key]
 
     def _stamp(self, place: Place) -> Stamp | None:
         return stamps.read(places.path(place, self.runner.project))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.config import Mount
-from assetd.model import Place, Source, Stamp
+from assetd.model import FileFact, Place, Source, Stamp
 from assetd.record import Record
 from assetd.survey import Layout
 from assetd.watch import walk
@@ -49,13 +49,23 @@ def scan(
         yield from _mount(layout, record, mount, start, on_folder, on_link, thorough=thorough)
     found: Findings = []
     for number, fact in enumerate(record.files_below(place)):
-        if stamps.read(places.path(fact.place, layout.root)) != fact.stamp:
+        if has_changed(layout, fact):
             found += [(source, None) for source in record.dependents(fact.place)]
         if number % _CHUNK == _CHUNK - 1:
             yield found
             found = []
     yield found
     yield [(source, None) for _, _, source in record.globs_below(place)]
+    if record.globs:
+        for folder in places.above(place):
+            yield [(s, None) for pattern, s in record.globs_at(folder) if "/" in pattern]
+
+
+def has_changed(layout: Layout, fact: FileFact) -> bool:
+    """Whether a dependency may hold something else now."""
+    now = stamps.read(places.path(fact.place, layout.root))
+    # A stamp of None is that of a file that is not there, or proves nothing.
+    return fact.digest is not None if now is None else now != fact.stamp
 
 
 def _mount(

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
-from assetd import client, explain
+from assetd import client, explain, recovery
 from assetd.control import Control
 from assetd.engine import Engine, State
-from assetd.errors import AlreadyRunningError
+from assetd.errors import AlreadyRunningError, RecordError
 from assetd.model import Tell
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
@@ -35,9 +35,12 @@ def lock(state_dir: str) -> Iterator[None]:
     Raises:
         AlreadyRunningError: Somebody else holds it; the text says who.
     """
-    os.makedirs(state_dir, mode=0o700, exist_ok=True)
     path = os.path.join(state_dir, "lock")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be opened: {error.strerror}") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,8 +50,9 @@ def lock(state_dir: str) -> Iterator[None]:
                 f"another assetd holds this project (pid {holder}): "
                 "`assetd stop` ends it, `assetd status` asks it"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
     finally:
         os.close(fd)
@@ -62,13 +66,13 @@ def serve(project: Project, tell: Tell, *, workers: int | None = None) -> None:
     while True:
         try:
             _serve_once(project, tell, signals, notifier, workers)
-            return
         except CorruptRecordError as error:
-            # The engine sets a damaged record aside when it opens it: do that.
             damages += 1
-            tell("record_damaged", level="error", cause=str(error))
             if damages == DAMAGE_LIMIT:
                 raise
+            recovery.give_up_record(project.config, tell, error)
+        else:
+            return
 
 
 def _serve_once(

@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import BuildError
 from assetd.model import Diagnostic, Digest, Kind, Place
-from assetd.processor import Options
+from assetd.processor import Options, Published
 from assetd.tree import is_safe_name
 
 _CHUNK: Final = 1 << 20
@@ -41,6 +41,8 @@ class Desk:
     """Gives a fresh path in staging for an output's name."""
     companions: Mapping[str, Path] = field(default_factory=dict)
     warm: Any = None
+    in_place: Callable[[str, str, bool], Sequence[Published]] = lambda _mount, _pattern, _dates: ()
+    """The outputs of a mount that a pattern finds, dated or not."""
 
     staged: dict[str, str] = field(default_factory=dict)
     """Where each output was written, by name."""
@@ -96,6 +98,8 @@ class Desk:
         """See `processor.Step`."""
         place = places.of(path, str(self.project))
         self.depended[(Kind.FILE, place, "")] = None
+        for target in targets(places.path(place, str(self.project))):
+            self.depended[(Kind.FILE, places.of(target, str(self.project)), "")] = None
 
     def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:
         """See `processor.Step`."""
@@ -103,6 +107,12 @@ class Desk:
         self.depended[(Kind.GLOB, place, pattern)] = None
         base = places.path(place, str(self.project))
         return tuple(Path(base, name) for name in glob_names(base, pattern))
+
+    def published(self, mount: str, pattern: str, *, dates: bool = False) -> Sequence[Published]:
+        """See `processor.Step`."""
+        kind = Kind.DATED_OUTPUTS if dates else Kind.OUTPUTS
+        self.depended[(kind, mount, pattern)] = None
+        return self.in_place(mount, pattern, dates)
 
     def warn(
         self,
@@ -151,6 +161,19 @@ class Desk:
         return Diagnostic(
             message, places.of(path, str(self.project)), line, column, excerpt(path, line)
         )
+
+
+def targets(path: str) -> Iterator[str]:
+    """Where the link at *path* leads, step by step; nothing if it is none.
+
+    An edit of what a link leads to happens there, where no watch of the link hears it.
+    """
+    for _ in range(40):  # as many as the kernel follows
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            return
+        yield path
 
 
 def glob_names(folder: str, pattern: str) -> list[str]:

@@ -79,7 +79,8 @@ class Store:
         """Remember *result* for *key*; its contents are there already, by `put`."""
         kept = [r for r in self.find(key) if r.dependencies != result.dependencies]
         rows = [r.row() for r in (result, *kept)][:RESULTS_PER_KEY]
-        self._write(self._path("results", key), json.dumps(rows).encode())
+        with contextlib.suppress(OSError):  # no space: it costs time, some day
+            self._write(self._path("results", key), json.dumps(rows).encode())
 
     def put(self, digest: Digest, path: str) -> None:
         """Keep the content of the file at *path*, which has *digest*.
@@ -91,7 +92,9 @@ class Store:
             os.utime(target)
         except OSError:
             with open(path, "rb") as file:
-                self._write(target, file.read())
+                content = file.read()
+            with contextlib.suppress(OSError):  # no space: it costs time, some day
+                self._write(target, content)
 
     def fetch(self, digest: Digest, path: str) -> bool:
         """Copy the content with *digest* to *path*; False if we do not have it (any more)."""

@@ -5,9 +5,11 @@ moment: it looks at a file once and remembers; a new moment needs a new survey. 
 to find out, and decide nothing.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
+from assetd import listing
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.config import Mount
@@ -114,6 +116,7 @@ class Survey:
         record: Record,
         locked: Container[Source],
         sighted: Callable[[Source], Stamp | None] | None = None,
+        claimed: Mapping[str, Collection[Source]] = MappingProxyType({}),
     ) -> None:
         """Begin a survey.
 
@@ -122,11 +125,13 @@ class Survey:
             record: The record.
             locked: The sources with a job under way.
             sighted: Stamps that a scan has just read, to be spared a second look.
+            claimed: The outputs of the jobs under way, of which the record may know nothing.
         """
         self._layout = layout
         self._record = record
         self._locked = locked
         self._sighted = sighted
+        self._claimed = claimed
         self._entries: dict[Source, Entry | None] = {}
         self._sightings: dict[Source, Sighting] = {}
         self._facts: dict[Place, FileFact] = {}
@@ -183,7 +188,16 @@ class Survey:
                 folder = places.path(place, self._layout.root)
                 self._globs[place, pattern] = glob_digest(folder, pattern)
             return self._globs[place, pattern]
+        if kind in {Kind.OUTPUTS, Kind.DATED_OUTPUTS}:
+            return self._listing(place, pattern, dates=kind is Kind.DATED_OUTPUTS)
         return self.fact(place).digest
+
+    def _listing(self, name: str, pattern: str, *, dates: bool) -> Digest | None:
+        mount = self._layout.mounts.get(name)
+        if mount is None:
+            return None
+        rows = self._record.outputs_of(name)
+        return listing.digest(listing.select(rows, mount.folder, pattern, dates=dates))
 
     def fact(self, place: Place) -> FileFact:
         """What the dependency at *place* holds now."""
@@ -206,7 +220,7 @@ class Survey:
 
     def claimants(self, output: str) -> Sequence[Source]:
         """See `plan.View`."""
-        return self._record.claimants(output)
+        return [*self._record.claimants(output), *self._claimed.get(output, ())]
 
     def in_place(self, output: str) -> Output | None:
         """See `plan.View`."""

@@ -44,10 +44,18 @@ _SOURCES: Final = Mask(
     | _C.IN_DELETE_SELF
     | _C.IN_MOVE_SELF
     | _C.IN_ONLYDIR
+    | _C.IN_MASK_ADD
 )
+# IN_MASK_ADD: a folder that is watched for two reasons keeps the events of both.
 # Not IN_MOVED_TO and IN_CREATE: that is how we publish ourselves.
 _OUTPUTS: Final = Mask(
-    _C.IN_CLOSE_WRITE | _C.IN_DELETE | _C.IN_MOVED_FROM | _C.IN_DELETE_SELF | _C.IN_ONLYDIR
+    _C.IN_CLOSE_WRITE
+    | _C.IN_DELETE
+    | _C.IN_MOVED_FROM
+    | _C.IN_DELETE_SELF
+    | _C.IN_MOVE_SELF
+    | _C.IN_ONLYDIR
+    | _C.IN_MASK_ADD
 )
 
 
@@ -109,11 +117,13 @@ class Watcher:
 
     def __init__(self, inbox: Inbox[Note]) -> None:
         self._thread = _Thread(inbox.post)
-        self._folders: dict[int, tuple[str, Area]] = {}
+        self._folders: dict[int, list[tuple[str, Area]]] = {}
+        """The names of each watch: links may lead to one folder by two ways."""
         self._watches: dict[tuple[str, Area], int] = {}
         self._children: dict[str, set[str]] = {}
         self.deaf: dict[str, int] = {}
         """Folders that could not be watched, with the error number."""
+        self._deaf_areas: dict[str, Area] = {}
         self.overflows = 0
         self._thread.start()
 
@@ -132,19 +142,31 @@ class Watcher:
         wd = inotify_add_watch(self._thread.descriptor, os.fsencode(folder), mask)
         if wd < 0:
             code = ctypes.get_errno()
+            self.deaf.pop(folder, None)
             if code not in {errno.ENOENT, errno.ENOTDIR}:
                 self.deaf[folder] = code
+                self._deaf_areas[folder] = area
             return False
         self.deaf.pop(folder, None)
-        before = self._folders.get(wd)
-        if before is not None and before != (folder, area):
-            # The same folder under another name: it was moved, and the kernel goes on
-            # with the watch it had.
-            self._forget(wd)
-        self._folders[wd] = (folder, area)
+        for name in list(self._folders.get(wd, ())):
+            if name[0] != folder and not _is_same(name[0], folder):
+                # It was moved, and the kernel goes on with the watch that it had.
+                self._forget(wd, name)
+        self._folders.setdefault(wd, []).append((folder, area))
         self._watches[folder, area] = wd
-        self._children.setdefault(os.path.dirname(folder), set()).add(folder)
+        # All the way up: whoever hears that a folder far above is gone finds us below it.
+        while (parent := os.path.dirname(folder)) != folder:
+            children = self._children.setdefault(parent, set())
+            if folder in children:
+                break
+            children.add(folder)
+            folder = parent
         return True
+
+    def retry(self) -> None:
+        """Try again to watch what could not be watched; forget what is not there any more."""
+        for folder in list(self.deaf):
+            self.add(folder, self._deaf_areas[folder])
 
     def drop_below(self, folder: str) -> None:
         """Watch *folder* and all that is in it no more: it is gone, or goes by another name."""
@@ -156,52 +178,69 @@ class Watcher:
             for area in Area:
                 wd = self._watches.get((each, area))
                 if wd is not None:
-                    inotify_rm_watch(self._thread.descriptor, wd)  # type: ignore[arg-type]
-                    self._forget(wd)
+                    self._forget(wd, (each, area))
+                    if wd not in self._folders:
+                        inotify_rm_watch(self._thread.descriptor, wd)  # type: ignore[arg-type]
 
-    def understand(self, note: Note) -> Seen | Overflow | None:
-        """What a note means; None if it means nothing (any more)."""
+    def understand(self, note: Note) -> tuple[Seen, ...] | Overflow:
+        """What a note means, for each name of its folder; nothing if nothing (any more)."""
         if note.mask & _C.IN_Q_OVERFLOW:
             self.overflows += 1
             return Overflow()
-        found = self._folders.get(note.wd)
-        if found is None:
-            return None
-        folder, area = found
+        names = tuple(self._folders.get(note.wd, ()))
         if note.mask & _C.IN_IGNORED:
-            self._forget(note.wd)
-            return None
-        if note.mask & (_C.IN_DELETE_SELF | _C.IN_MOVE_SELF):
-            return Seen(folder, area, Hint.GONE, is_folder=True)
-        if not note.name:
-            return None
-        path = f"{folder}/{os.fsdecode(note.name)}" if folder != "/" else "/" + os.fsdecode(
-            note.name
-        )
-        if note.mask & (_C.IN_DELETE | _C.IN_MOVED_FROM):
-            hint = Hint.GONE
-        elif note.mask & (_C.IN_CLOSE_WRITE | _C.IN_MOVED_TO):
-            hint = Hint.FINISHED
-        else:
-            hint = Hint.TOUCHED
-        return Seen(path, area, hint, bool(note.mask & _C.IN_ISDIR))
+            for name in names:
+                self._forget(note.wd, name)
+            return ()
+        seen = (_understood(note, folder, area) for folder, area in names)
+        return tuple(each for each in seen if each is not None)
 
     def stop(self) -> None:
         """End the watchdog thread."""
         self._thread.stop()
         self._thread.join(5.0)
 
-    def _forget(self, wd: int) -> None:
-        folder, area = self._folders.pop(wd)
-        if self._watches.get((folder, area)) == wd:
-            del self._watches[folder, area]
-        if not any((folder, other) in self._watches for other in Area):
+    def _forget(self, wd: int, name: tuple[str, Area]) -> None:
+        self._folders[wd].remove(name)
+        if not self._folders[wd]:
+            del self._folders[wd]
+        self._watches.pop(name, None)
+        folder = name[0]
+        while folder not in self._children and not any((folder, a) in self._watches for a in Area):
             parent = os.path.dirname(folder)
             siblings = self._children.get(parent)
-            if siblings is not None:
-                siblings.discard(folder)
-                if not siblings:
-                    del self._children[parent]
+            if siblings is None:
+                break
+            siblings.discard(folder)
+            if siblings:
+                break
+            del self._children[parent]
+            folder = parent
+
+
+def _understood(note: Note, folder: str, area: Area) -> Seen | None:
+    """What a note means for a folder of that name."""
+    if area is Area.OUTPUT and not note.mask & _OUTPUTS:
+        return None
+    if note.mask & (_C.IN_DELETE_SELF | _C.IN_MOVE_SELF):
+        return Seen(folder, area, Hint.GONE, is_folder=True)
+    if not note.name:
+        return None
+    if note.mask & (_C.IN_DELETE | _C.IN_MOVED_FROM):
+        hint = Hint.GONE
+    elif note.mask & (_C.IN_CLOSE_WRITE | _C.IN_MOVED_TO):
+        hint = Hint.FINISHED
+    else:
+        hint = Hint.TOUCHED
+    path = os.path.join(folder, os.fsdecode(note.name))
+    return Seen(path, area, hint, bool(note.mask & _C.IN_ISDIR))
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

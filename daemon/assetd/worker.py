@@ -6,6 +6,7 @@ if it dies.  It ends when the pipe does.  When the owner dies, the kernel ends i
 that it started, even in the middle of a compile.
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -129,6 +130,7 @@ class Crew:
             Store(opening["store"]),
             warm,
             sync_files=opening["sync_files"],
+            in_place=lambda mount: _in_place(opening["record"], mount),
         )
 
     def end(self) -> None:
@@ -142,6 +144,13 @@ class Crew:
         return Context(
             "worker", self._worker, Path(config.project), Path(config.out_dir), opened.options
         )
+
+
+def _in_place(record: str, mount: str) -> list[tuple[str, str]]:
+    from assetd.record import Reader  # SQLite: few jobs ask
+
+    with contextlib.closing(Reader(record)) as reader:
+        return list(reader.outputs_of(mount))
 
 
 def _rss_bytes() -> int:

@@ -22,7 +22,12 @@ def _matches(path: str, options: Options) -> bool:
 
 
 def _outputs(path: str, options: Options) -> Names:
-    return Names((path[:-3] + options["out_ext"],))
+    return Names((_target(path, options),))
+
+
+def _target(path: str, options: Options) -> str:
+    ext: str = options["out_ext"]
+    return path[:-3] + (ext if ext.startswith(".") else "." + ext)
 
 
 def _browserify(step: Step) -> None:
@@ -33,7 +38,7 @@ def _browserify(step: Step) -> None:
         text=None if step.input == step.origin else tool_server.text(step),
         options=step.options["options"],
     )
-    step.write(step.path[:-3] + step.options["out_ext"], made["code"])
+    step.write(_target(step.path, step.options), made["code"])
 
 
 browserify = Processor(

@@ -17,13 +17,19 @@ PRIORITY: Final = 80
 _css = suffix(".css")
 
 
-def _matches(path: str, options: Options) -> bool:
+def _ext(options: Options) -> str:
+    """The suffix of what it makes; `min.css` means `.min.css`."""
     ext: str = options["out_ext"]
+    return ext if ext.startswith(".") else "." + ext
+
+
+def _matches(path: str, options: Options) -> bool:
+    ext = _ext(options)
     return _css(path, options) and (ext == ".css" or not path.lower().endswith(ext.lower()))
 
 
 def _target(path: str, options: Options) -> str:
-    ext: str = options["out_ext"]
+    ext = _ext(options)
     return path if ext == ".css" else path[:-4] + ext
 
 

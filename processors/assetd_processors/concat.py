@@ -9,23 +9,23 @@ r"""The processor `concat`: a YAML list of files, joined into one.
     delim: "\n"             # between two files, not after the last
 
 A path that starts with `/` starts from the mount's folder in both modes.
+
+With the option `source_map`, `js/app.js.map` leads from each part of a script or a style sheet
+to where that comes from: by the part's own source map, if it has one, else to the part.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from assetd.processor import BuildError, Names, Options, Processor, Step
-
-if TYPE_CHECKING:
-    import yaml
+from assetd.processor import BuildError, Names, Option, Options, Processor, Step
+from assetd_processors import recipes
+from assetd_processors.concat_maps import MAPPED, Joined
 
 _SUFFIX: Final = ".concat"
 _KEYS: Final = ("files", "path_mode", "delim")
 _MODES: Final = ("relative", "absolute")
-_NULL: Final = "tag:yaml.org,2002:null"
-_STR: Final = "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,13 @@ def _matches(path: str, _options: Options) -> bool:
     return name.lower().endswith(_SUFFIX) and len(name) > len(_SUFFIX)
 
 
-def _outputs(path: str, _options: Options) -> Names:
-    return Names((path[: -len(_SUFFIX)],))
+def _outputs(path: str, options: Options) -> Names:
+    name = path[: -len(_SUFFIX)]
+    return Names((name,), (name + ".map",) if _is_mapped(name, options) else ())
+
+
+def _is_mapped(name: str, options: Options) -> bool:
+    return bool(options["source_map"]) and name.lower().endswith(MAPPED)
 
 
 def _concat(step: Step) -> None:
@@ -78,7 +83,14 @@ def _concat(step: Step) -> None:
                 contents.append(file.read())
         except OSError as error:
             raise step.fail(f"cannot read {part}: {error.strerror}", file=step.origin) from error
-    step.write(step.path[: -len(_SUFFIX)], recipe.delim.encode().join(contents))
+    name, delim = step.path[: -len(_SUFFIX)], recipe.delim.encode()
+    if not _is_mapped(name, step.options):
+        step.write(name, delim.join(contents))
+        return
+    joined = Joined(step, name, delim)
+    for part, content in zip(parts, contents, strict=True):
+        joined.add(part, content)
+    joined.write()
 
 
 def _files(step: Step, item: _Item, *, absolute: bool, known: dict[str, None]) -> Iterator[str]:
@@ -129,105 +141,57 @@ def _shown(step: Step, path: str) -> str:
     return os.path.relpath(path, project) if _is_below(path, project) else path
 
 
-def _wrong(step: Step, place: "_Item | yaml.Node", message: str) -> BuildError:
-    if isinstance(place, _Item):
-        return step.fail(message, file=step.origin, line=place.line, column=place.column)
-    mark = place.start_mark
-    return step.fail(message, file=step.origin, line=mark.line + 1, column=mark.column + 1)
+def _wrong(step: Step, place: _Item, message: str) -> BuildError:
+    return step.fail(message, file=step.origin, line=place.line, column=place.column)
 
 
 def _recipe(step: Step) -> _Recipe:
-    """What the input says, checked.
-
-    The nodes are composed, not constructed: they know their lines, a key given twice is
-    seen, and `no` or `12:30` stays the text that it is.
-    """
+    """What the input says, checked."""
     import yaml
 
-    root = _root(step)
-    if not isinstance(root, yaml.MappingNode):
-        message = "expected a mapping with the key files"
-        if root is None:
-            raise step.fail(message, file=step.origin, line=1)
-        raise _wrong(step, root, message)
-    values: dict[str, yaml.Node] = {}
-    for key, value in root.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _wrong(step, key, "expected a name for a key")
-        if key.value not in _KEYS:
-            raise _wrong(step, key, f"unknown key {key.value!r}{_did_you_mean(key.value, _KEYS)}")
-        if key.value in values:
-            raise _wrong(step, key, f"the key {key.value} is given twice")
-        values[key.value] = value
-
+    root = recipes.compose(step)
+    if root is None:
+        raise step.fail("expected a mapping with the key files", file=step.origin, line=1)
+    values = recipes.mapping(step, root, _KEYS, "a mapping with the key files")
     files = values.get("files")
     if files is None:
-        raise _wrong(step, root, "the key files is missing")
-    if not isinstance(files, yaml.SequenceNode):
-        raise _wrong(step, files, "files must be a list of paths")
-    if not files.value:
-        raise _wrong(step, files, "files is empty")
-    for node in files.value:
-        if not isinstance(node, yaml.ScalarNode) or node.tag == _NULL or not node.value.strip("/"):
-            raise _wrong(step, node, "expected a path or a pattern")
-        if "\0" in node.value:
-            raise _wrong(step, node, "a path cannot hold a NUL character")
+        raise recipes.wrong(step, root, "the key files is missing")
+    nodes = recipes.sequence(step, files, "files must be a list of paths")
+    if not nodes:
+        raise recipes.wrong(step, files, "files is empty")
+    items = []
+    for node in nodes:
+        text = recipes.scalar(step, node, "expected a path or a pattern")
+        if not text.strip("/"):
+            raise recipes.wrong(step, node, "expected a path or a pattern")
+        if "\0" in text:
+            raise recipes.wrong(step, node, "a path cannot hold a NUL character")
+        items.append(_Item(text, node.start_mark.line + 1, node.start_mark.column + 1))
 
     mode = values.get("path_mode")
     if mode is not None and mode.value not in _MODES:
-        hint = _did_you_mean(mode.value, _MODES) if isinstance(mode, yaml.ScalarNode) else ""
-        raise _wrong(step, mode, f"path_mode must be relative or absolute{hint}")
+        is_text = isinstance(mode, yaml.ScalarNode)
+        hint = recipes.did_you_mean(mode.value, _MODES) if is_text else ""
+        raise recipes.wrong(step, mode, f"path_mode must be relative or absolute{hint}")
     delim = values.get("delim")
-    if delim is not None and delim.tag != _STR:
-        raise _wrong(step, delim, 'delim must be a string (nothing between files: "")')
+    if delim is not None and delim.tag != recipes.STR:
+        told = 'delim must be a string (nothing between files: "")'
+        raise recipes.wrong(step, delim, told)
     return _Recipe(
-        tuple(_Item(n.value, n.start_mark.line + 1, n.start_mark.column + 1) for n in files.value),
+        tuple(items),
         absolute=mode is not None and mode.value == "absolute",
         delim="\n" if delim is None else delim.value,
     )
 
 
-def _root(step: Step) -> "yaml.Node | None":
-    import yaml
-
-    data = step.input.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise step.fail("not UTF-8: save it as UTF-8", file=step.origin, line=line) from error
-    try:
-        # Not the C loader: 100,000 brackets overflow its stack and kill the worker.
-        root: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        assert mark is not None, "composing marks every problem"
-        message = f"bad YAML: {error.problem}"
-        if "alias" in f"{error.context} {error.problem}":
-            message += " (a pattern that starts with * needs quotes)"
-        line, column = mark.line + 1, mark.column + 1
-        raise step.fail(message, file=step.origin, line=line, column=column) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        message = f"bad YAML: {error.reason}"
-        raise step.fail(message, file=step.origin, line=line) from error
-    except RecursionError as error:
-        raise step.fail("bad YAML: nested too deeply", file=step.origin) from error
-    return root
-
-
-def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
-
-
 concat = Processor(
     name="concat",
-    version="1",
+    version="2",
     matches=_matches,
     outputs=_outputs,
     process=_concat,
+    options=(
+        Option("source_map", bool, False, "Make x.js.map or x.css.map too, with the sources in it."),
+    ),
     cheap=True,
 )

@@ -12,9 +12,9 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from assetd.processor import BuildError, Step, Tool
 from assetd_processors import sass_imports
@@ -30,6 +30,10 @@ _LINE_COMMENT: Final = re.compile(r"(?<=/\* line )(\d+), (.+?)(?= \*/)")
 _GET_FUNCTION: Final = re.compile(r"get[-_]function")
 _WARN: Final = re.compile(r"@warn(?![\w-])")
 _WARN_STRING: Final = re.compile(r"""@warn\s+(?:"[^"\\\n]*+"|'[^'\\\n]*+')\s*+(?:[;}]|\Z)""")
+
+
+Check: TypeAlias = Callable[[str, Mapping[str, str]], BuildError | None]
+"""Gets the CSS and the texts that it is from, by absolute path, the input first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,13 @@ def warm() -> object:
     return compiler
 
 
-def make(step: Step, given_paths: Sequence[str]) -> None:
+def make(step: Step, given_paths: Sequence[str], check: Check | None = None) -> None:
     """Make the CSS, and the map if it is asked for.
 
     Args:
         step: With this engine's compiler as `warm`.
         given_paths: Absolute; where imports are looked for after their own folder.
+        check: Asked whether the CSS is wrong after all.
     """
     origin, load_paths = os.path.abspath(step.origin), list(given_paths)
     _check_names(step, origin, load_paths)
@@ -109,6 +114,8 @@ def make(step: Step, given_paths: Sequence[str]) -> None:
         uses = _modules(step, included, entry, reached.files)
         if uses is not None:
             raise uses
+    if check is not None and (wrong := check(css, reached.files)) is not None:
+        raise wrong
     shown = {path: stable_name(step, path, load_paths) for path in included}
     shown[entry] = stable_name(step, origin, load_paths)
     if step.options["source_comments"]:

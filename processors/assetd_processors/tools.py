@@ -91,7 +91,7 @@ def missing(package: str) -> str | None:
         return _INSTALL
     # Its binary is a package of its own, one for each platform, which npm may leave out.
     if package == "esbuild" and not (folder / "@esbuild").is_dir():
-        return f"npm has left out esbuild's binary for this machine; remove {folder}, and {_INSTALL}"
+        return f"npm left out esbuild's binary for this machine: remove {folder}, and {_INSTALL}"
     return None
 
 
@@ -203,7 +203,7 @@ def _fill(folder: Path, npm: list[str]) -> None:
     except OSError as error:
         raise AssetdError(f"npm does not run: {npm[0]}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise AssetdError(f"npm was not done after {_SECONDS:g} s: is its registry slow?") from error
+        raise AssetdError(f"npm was not done after {_SECONDS:g} s: try again later") from error
     if done.returncode != 0:
         raise AssetdError(_why(done.returncode, done.stderr or done.stdout))
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 
 from assetd.errors import BuildError
-from assetd.model import Diagnostic
+from assetd.model import Diagnostic, Kind
 from assetd.processor import Processor, Setting
 from assetd.step import Desk
+from assetd_processors import tools as node_tools
 
 _LOCK = Path(__file__).parent / "npm"
 
@@ -43,7 +45,12 @@ class Bench:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
 
     def desk(
-        self, processor: Processor, path: str, made_before: Path | None = None, **options: Any
+        self,
+        processor: Processor,
+        path: str,
+        made_before: Path | None = None,
+        companions: Mapping[str, Path] | None = None,
+        **options: Any,
     ) -> Desk:
         """What the processor is handed for *path*, or for what a node before it made of that."""
         given = {option.name: option.default for option in processor.options} | options
@@ -59,16 +66,22 @@ class Bench:
             self.mount,
             self.project,
             given,
-            (*names.primary, *names.companions),
+            None if processor.bypass else (*names.primary, *names.companions),
             lambda _name: str(self.staging / str(next(self.serial))),
+            companions or {},
             warm=self.warm.get(processor.name),
         )
 
     def run(
-        self, processor: Processor, path: str, made_before: Path | None = None, **options: Any
+        self,
+        processor: Processor,
+        path: str,
+        made_before: Path | None = None,
+        companions: Mapping[str, Path] | None = None,
+        **options: Any,
     ) -> Desk:
         """The desk after the processor is done."""
-        desk = self.desk(processor, path, made_before, **options)
+        desk = self.desk(processor, path, made_before, companions, **options)
         processor.process(desk)
         desk.clear_scratch()
         return desk
@@ -77,6 +90,23 @@ class Bench:
         """What the processor makes of *path*, by name."""
         staged = self.run(processor, path, **options).staged
         return {name: Path(content).read_bytes() for name, content in staged.items()}
+
+    def text(self, processor: Processor, path: str, **options: Any) -> str:
+        """The one output that the processor makes of *path*."""
+        (content,) = self.make(processor, path, **options).values()
+        return content.decode()
+
+    def told(self, processor: Processor, path: str, **options: Any) -> dict[str, bool]:
+        """What the result depends on, from the project, and whether it is there."""
+        return self.depended(self.run(processor, path, **options))
+
+    def depended(self, desk: Desk) -> dict[str, bool]:
+        """What the step said that its result depends on, and whether it is there."""
+        return {
+            place: (self.project / place).is_file()
+            for kind, place, _ in desk.depended
+            if kind is Kind.FILE
+        }
 
     def refuse(self, processor: Processor, path: str, **options: Any) -> tuple[Diagnostic, Desk]:
         """What people are told when the processor refuses *path*."""
@@ -123,3 +153,40 @@ def node_modules() -> Path:
         except OSError:
             shutil.rmtree(fresh)  # another test process was faster
     return folder / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def tools() -> Path:
+    """The packages of the Node processors, installed once per lock file and machine."""
+    node_tools.install(sys.stderr)
+    return node_tools.packages()
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The tools' own command lines, run where a user would run them."""
+
+    bin: Path
+    folder: Path
+
+    def __call__(self, tool: str, *arguments: str) -> bytes:
+        """What *tool* writes to stdout."""
+        done = subprocess.run(
+            [self.bin / tool, *arguments],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    def file(self, name: str) -> bytes:
+        """What it has written to the file *name*."""
+        return (self.folder / name).read_bytes()
+
+
+@pytest.fixture
+def cli(bench: Bench, tools: Path) -> CommandLine:
+    """The command lines of the tools that we keep warm, in the bench's project."""
+    return CommandLine(tools / ".bin", bench.project)

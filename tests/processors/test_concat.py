@@ -1,11 +1,15 @@
 """`concat` joins the files of a YAML list, and says which line is wrong."""
 
-from typing import TYPE_CHECKING
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from assetd.model import Kind
 from assetd.processor import Names
+from assetd_processors import source_maps
 from assetd_processors.concat import concat
 from assetd_processors.sass import sass
 
@@ -26,7 +30,7 @@ def test_the_output_has_the_name_without_the_suffix() -> None:
     assert concat.matches("js/app.js.concat", {})
     assert not concat.matches("js/.concat", {})
     assert not concat.matches("js/app.concat.js", {})
-    assert concat.outputs("js/app.js.concat", {}) == Names(("js/app.js",))
+    assert concat.outputs("js/app.js.concat", {"source_map": False}) == Names(("js/app.js",))
 
 
 @pytest.mark.parametrize(
@@ -155,5 +159,115 @@ def test_what_is_wrong_is_told_with_its_place(
 
 def test_a_joined_style_sheet_goes_on_to_the_next_processor() -> None:
     """The output is a file like any other for those that match it."""
-    assert concat.outputs("css/all.scss.concat", {}) == Names(("css/all.scss",))
+    assert concat.outputs("css/all.scss.concat", {"source_map": True}) == Names(("css/all.scss",))
     assert sass.matches("css/all.scss", {})
+
+
+# Source maps
+
+MAPPED = (
+    '{"version":3,"file":"b.min.js","sources":["src/b.ts"],"sourcesContent":["let b = 1"],'
+    '"names":["b"],"mappings":"AAAAA,IAAAA"}'
+)
+
+
+def origin_of(text: str, line: int, column: int) -> tuple[str, int, int] | None:
+    """Where a position comes from."""
+    parsed = source_maps.parse(text)
+    before = [s for s in parsed.lines[line] if s.column <= column]
+    origin = before[-1].origin if before else None
+    return None if origin is None else (parsed.sources[origin.source], origin.line, origin.column)
+
+
+def made_with_map(bench: "Bench", name: str = "js/app.js") -> tuple[str, dict[str, Any]]:
+    made = bench.make(concat, f"{name}.concat", source_map=True)
+    return made[name].decode(), json.loads(made[f"{name}.map"])
+
+
+def test_the_map_is_announced_for_scripts_and_style_sheets() -> None:
+    """Nobody reads a source map of anything else."""
+    for name, companions in (("a.js", ("a.js.map",)), ("a.css", ("a.css.map",)), ("a.scss", ())):
+        names = concat.outputs(f"{name}.concat", {"source_map": True})
+        assert names == Names((name,), companions)
+
+
+def test_every_position_leads_to_where_it_comes_from(bench: "Bench") -> None:
+    """To the part, or by its own map to where that comes from: beside it, or inside."""
+    inline = base64.b64encode(MAPPED.replace("src/b.ts", "deep/c.ts").encode()).decode()
+    bench.write(
+        {
+            "assets/js/a.js": "a1();\na2();\n",
+            "assets/lib/b.min.js": "b = 1\n//# sourceMappingURL=maps/b.map\n",
+            "assets/lib/maps/b.map": MAPPED,
+            "assets/js/c.js": f"c = 1 //@ sourceMappingURL=data:application/json;base64,{inline}",
+            "assets/js/app.js.concat": "files: [a.js, ../lib/b.min.js, c.js]",
+        }
+    )
+    text, source_map = made_with_map(bench)
+    assert text == "a1();\na2();\n\nb = 1\n\n\nc = 1 \n//# sourceMappingURL=app.js.map\n"
+    assert source_map["file"] == "app.js"
+    names = ["assets/js/a.js", "assets/lib/maps/src/b.ts", "assets/js/deep/c.ts"]
+    assert source_map["sources"] == names
+    assert source_map["sourcesContent"] == ["a1();\na2();\n", "let b = 1", "let b = 1"]
+    written = json.dumps(source_map)
+    assert origin_of(written, 0, 0) == (names[0], 0, 0)
+    assert origin_of(written, 1, 2) == (names[0], 1, 0)
+    assert origin_of(written, 3, 0) == (names[1], 0, 0)
+    assert origin_of(written, 6, 4) == (names[2], 0, 0)
+
+
+def test_style_sheets_have_maps_too(bench: "Bench") -> None:
+    """Their comments are of another form; a source without content is read."""
+    bench.write(
+        {
+            "assets/a.css": "a{b:c}/*# sourceMappingURL=a%20b.map */\n",
+            "assets/a b.map": '{"version":3,"sources":["a.less"],"names":[],"mappings":"AAAA"}',
+            "assets/a.less": "a { b: c }",
+            "assets/all.css.concat": 'files: [a.css]\ndelim: ""',
+        }
+    )
+    text, source_map = made_with_map(bench, "all.css")
+    assert text == "a{b:c}\n/*# sourceMappingURL=all.css.map */\n"
+    assert source_map["sources"] == ["assets/a.less"]
+    assert source_map["sourcesContent"] == ["a { b: c }"]
+    desk = bench.run(concat, "all.css.concat", source_map=True)
+    assert [place for _, place, _ in desk.depended] == [
+        "assets/a.css",
+        "assets/a b.map",
+        "assets/a.less",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "told"),
+    [
+        ("gone.map", "assets/x.js:2: its source map gone.map does not exist"),
+        ("bad.map", "assets/bad.map: not a source map: it is no JSON"),
+        ("data:application/json;base64,!", "assets/x.js:2: not a source map: "),
+        ("https://example.org/x.map", "assets/x.js:2: the source map https://example.org/x.map is"),
+        (".", "assets/x.js:2: its source map . cannot be read: Is a directory"),
+    ],
+)
+def test_a_map_that_cannot_be_had_is_a_warning(bench: "Bench", link: str, told: str) -> None:
+    """The map leads to the part then, and heals when the part's map does."""
+    bench.write(
+        {
+            "assets/x.js": f"x\n//# sourceMappingURL={link}\n",
+            "assets/bad.map": "{",
+            "assets/app.js.concat": "files: [x.js]",
+        }
+    )
+    desk = bench.run(concat, "app.js.concat", source_map=True)
+    (warning,) = desk.warnings
+    assert str(warning).startswith(told)
+    assert json.loads(Path(desk.staged["app.js.map"]).read_text())["sources"] == ["assets/x.js"]
+    if link == "gone.map":
+        assert "assets/gone.map" in [place for _, place, _ in desk.depended]
+
+
+def test_without_the_option_bytes_stay_as_they_are(bench: "Bench") -> None:
+    """Comments too."""
+    bench.write(
+        {"assets/x.js": "x //# sourceMappingURL=x.map", "assets/app.js.concat": "files: [x.js]"}
+    )
+    assert bench.make(concat, "app.js.concat") == {"app.js": b"x //# sourceMappingURL=x.map"}

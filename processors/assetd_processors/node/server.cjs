@@ -64,15 +64,16 @@ function handler(tool) {
 }
 
 async function serve(message) {
-  const task = { id: message.id, warnings: [], message };
+  const task = { id: message.id, warnings: [] };
   current = task;
-  trace.start(message.cwd, [packages, __dirname, ...message.hide]);
   try {
     if (parseInt(process.versions.node, 10) < OLDEST_NODE) {
       throw new Error(`Node ${process.versions.node} is too old: ${OLDEST_NODE} or later is needed`);
     }
     process.chdir(message.cwd);
-    const value = await handler(message.tool)(message.request, kit);
+    const handle = handler(message.tool); // before we listen: its own modules are no reads
+    trace.start(message.cwd, [packages, __dirname, ...message.hide]);
+    const value = await handle(message.request, kit);
     answer(task, { value });
   } catch (error) {
     answer(task, { error: told(error) });

@@ -84,10 +84,6 @@ function end() {
       if (found.isFile()) files.add(file);
     } else if (look(file, lstat) !== undefined || !isFarAbove(file)) {
       files.add(file);
-      // A package that appears is a folder: what resolution would look at in it first.
-      if (/\/node_modules\/(@[^/]+\/)?[^/]+$/.test(file)) {
-        files.add(`${file}/package.json`).add(`${file}/index.js`);
-      }
     }
   }
   seen.clear();

@@ -23,7 +23,9 @@ module.exports = async (request, kit) => {
   });
   for (const warning of result.warnings) kit.warn(placed(warning));
   if (result.errors?.length > 0) {
-    throw { ...placed(result.errors[0]), message: result.errors.map((e) => placed(e).message).join('; ') };
+    const all = result.errors.map(placed);
+    const first = all[0].line === undefined ? { ...all[0], ...lineOf(all[0], request.text) } : all[0];
+    throw { ...first, message: all.map((each) => each.message).join('; ') };
   }
   if (!request.map) return { css: result.styles, map: null };
   const map = JSON.parse(result.sourceMap.toString());
@@ -45,4 +47,13 @@ function placed(message) {
     line: Number(line),
     column: Number(column) + 1,
   };
+}
+
+/** Where the text imports what an error says is not there. */
+function lineOf({ message }, text) {
+  const name = /@import of "(.+?)"/.exec(message)?.[1];
+  const at = text.split('\n').findIndex((line) => (
+    line.includes('@import') && name !== undefined && line.includes(path.basename(name))
+  ));
+  return at < 0 ? {} : { line: at + 1 };
 }

@@ -86,7 +86,10 @@ async function readLater(candidates, name, options) {
 module.exports = async (request, kit) => {
   if (less === undefined) start(kit.load);
   const said = new Set();
-  warn = (message) => said.add(String(message));
+  warn = (message) => {
+    // That is about the configuration, and would stand beside every source for ever.
+    if (!/^The compress option has been deprecated/.test(message)) said.add(String(message));
+  };
   const { options } = request;
   const name = path.basename(request.output);
   try {
@@ -114,14 +117,17 @@ module.exports = async (request, kit) => {
 
 function place(error, request) {
   let line = error.line ?? null;
-  // Global variables stand in lines of their own before the text, which the error counts.
-  if (line !== null && error.filename === request.path && request.options.globalVars) {
-    line = Math.max(1, line - Object.keys(request.options.globalVars).length);
-  }
+  if (line !== null && error.filename === request.path) line -= linesBefore(request.options);
   return {
     message: error.message || String(error),
     file: error.filename ?? null,
     line,
     column: typeof error.column === 'number' && line !== null ? error.column + 1 : null,
   };
+}
+
+/** How many lines the options put before the text, which Less counts as its own. */
+function linesBefore({ banner = '', globalVars }) {
+  const before = banner + (globalVars ? `${Object.values(globalVars).join('')}\n` : '');
+  return before.split('\n').length - 1;
 }

@@ -53,14 +53,17 @@ function names(folder, prefix) {
   ));
 }
 
+/** r.js tells its errors in a text of several lines, with the stack in it. */
 function placed(error) {
-  const text = (error.message || String(error)).trim();
-  const file = /^\s*(?:In module tree:[\s\S]*?\n\n)?(?:Error: )?[\s\S]*?(?:ENOENT[^']*'([^']+)'|(\/[^\n:]+):)/.exec(text);
-  const place = /\bat line (\d+)(?:, (?:column|col) (\d+))?|\bLine (\d+):|\bline: (\d+)(?:, col(?:umn)?: (\d+))?/i.exec(text);
+  const text = (error.message || String(error)).trim().split(/\n+In module tree:|\n+ {4}at /)[0];
+  const parse = /^(?:Error: )*Parse error using esprima for file: (.+)\n(?:Error: )?Line (\d+): (.*)/.exec(text);
+  if (parse !== null) {
+    const [, file, line, message] = parse;
+    return { message, file, line: Number(line) };
+  }
+  const { path: lost, moduleTree } = error.originalError ?? {};
+  const from = moduleTree?.length > 0 ? ` (from ${moduleTree.join(', ')})` : '';
   return {
-    message: text,
-    file: file === null ? null : file[1] ?? file[2],
-    line: place === null ? null : Number(place[1] ?? place[3] ?? place[4]),
-    column: null,
+    message: text.replace(/^(Error: )+/, '').replace(/\s*\n\s*/g, '; ') + (lost ? from : ''),
   };
 }

@@ -1,0 +1,115 @@
+"""The processors of a project, for people and scripts, and the tools that they ask for."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final, TextIO, get_origin
+
+from assetd.document import suggestion
+from assetd.errors import AssetdError, UsageError
+from assetd.explain import printable
+from assetd.processor import Option
+from assetd.registry import Opened, Project
+
+TOOLS_GROUP: Final = "assetd.tools"
+"""Entry points of functions that install tools: they tell a `TextIO` what they do."""
+
+
+def rows(project: Project, name: str | None) -> list[dict[str, Any]]:
+    """What there is to know of every processor, or of the one called *name*, as JSON has it.
+
+    Raises:
+        UsageError: There is no such processor.
+    """
+    names = [opened.processor.name for opened in project.processors]
+    if name is not None and name not in names:
+        raise UsageError(f'processor "{name}" is not installed{suggestion(name, names)}')
+    return [
+        _row(project, opened)
+        for opened in project.processors
+        if name is None or opened.processor.name == name
+    ]
+
+
+def _row(project: Project, opened: Opened) -> dict[str, Any]:
+    processor, tool = opened.processor, opened.tool
+    return {
+        "name": processor.name,
+        "version": processor.version,
+        "origin": opened.origin,
+        "tool": None if tool is None else {"name": tool.name, "version": tool.version},
+        "available": opened.available,
+        "reason": None if tool is None or opened.available else f"{tool.name} is not there",
+        "cure": None if tool is None else tool.cure,
+        "default": processor.default,
+        "mounts": [name for name, chosen in project.chosen.items() if opened in chosen],
+        "options": [_option(option, opened) for option in processor.options],
+    }
+
+
+def _option(option: Option, opened: Opened) -> dict[str, Any]:
+    kind = get_origin(option.type) or option.type
+    return {
+        "name": option.name,
+        "type": kind.__name__,
+        "default": list(option.default) if isinstance(option.default, tuple) else option.default,
+        "value": opened.options[option.name],
+        "choices": list(option.choices),
+        "minimum": option.minimum,
+        "maximum": option.maximum,
+        "help": option.help,
+    }
+
+
+def table(found: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each processor."""
+    cells = [(row["name"], _tool(row), _state(row)) for row in found]
+    widths = [max((len(cell[column]) for cell in cells), default=0) for column in (0, 1)]
+    for name, tool, state in cells:
+        yield f"{name:{widths[0]}}  {tool:{widths[1]}}  {state}".rstrip()
+
+
+def page(row: Mapping[str, Any]) -> Iterator[str]:
+    """All that there is to know of one processor."""
+    yield f"{row['name']} {printable(row['version'])}"
+    if row["tool"] is not None:
+        yield f"tool: {_tool(row)}"
+    yield f"state: {_state(row)}"
+    yield f"from: {printable(row['origin'])}"
+    for option in row["options"]:
+        yield ""
+        choices = f"; {', '.join(str(each) or repr(each) for each in option['choices'])}"
+        limits = [option["minimum"], option["maximum"]]
+        told = choices if option["choices"] else ""
+        if limits != [None, None]:
+            told += "; " + " to ".join("" if each is None else f"{each:g}" for each in limits)
+        yield f"{option['name']}: {option['type']}{told}"
+        yield f"  {printable(option['help'])}"
+        yield f"  default {option['default']!r}" + (
+            "" if option["value"] == option["default"] else f", here {option['value']!r}"
+        )
+
+
+def _tool(row: Mapping[str, Any]) -> str:
+    tool = row["tool"]
+    return "" if tool is None else printable(f"{tool['name']} {tool['version'] or ''}".rstrip())
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if not row["available"]:
+        cure = "" if row["cure"] is None else f": {row['cure']}"
+        return printable(f"unavailable, {row['reason']}{cure}")
+    return f"used by {printable(', '.join(row['mounts']))}" if row["mounts"] else "not used"
+
+
+def install_tools(to: TextIO) -> None:
+    """Install what the processors of every installed package ask for.
+
+    Raises:
+        AssetdError: Something cannot be installed; the text says what to do about it.
+    """
+    for point in sorted(entry_points(group=TOOLS_GROUP), key=lambda p: (p.name, p.value)):
+        try:
+            install = point.load()
+        except ImportError as error:
+            raise AssetdError(f"the tools of {point.value} cannot be installed: {error}") from error
+        install(to)

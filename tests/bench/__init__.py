@@ -1,0 +1,1 @@
+"""`make bench`: what assetd costs, as ratios to the bare cost of the same work in the same run."""
