@@ -122,11 +122,14 @@ def test_the_minifiers_of_the_default_filter_need_not_be_there(write: Callable[.
     ]
 
 
-def test_a_processor_without_its_tool_is_not_among_all(write: Callable[..., str]) -> None:
-    """It is not an error either: not everybody on a team works on everything."""
+def test_a_processor_without_its_tool_goes_on_taking_its_sources(
+    write: Callable[..., str],
+) -> None:
+    """They fail and keep what they last made; copied as they are they would lose it."""
     project = load(write(one=NEEDY))
-    assert names(project.enabled("assets")) == ["plain"]
-    assert names(project.unavailable) == ["tooled"]
+    assert names(project.enabled("assets")) == ["plain", "tooled"]
+    (tooled,) = project.unavailable
+    assert tooled.missing == "needs less, which is not there: npm install less"
     assert project.warnings == ()
 
 

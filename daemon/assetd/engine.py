@@ -286,6 +286,8 @@ class Engine:
             e.source: sum(len(n.warnings) for n in e.nodes) for e in self.record.warned()
         }
         self.last_batch = next(iter(self.record.last_batches(1)), None)
+        if not self._only:
+            self._suspect_retries(self.lookout.next_serial())
         self._start_hooks()
         self.lookout.use(self.layout)  # hooks may have added patterns
         self.pool = self._open_pool()
@@ -364,13 +366,8 @@ class Engine:
                     forced = Reason(Cause.FORCE_PATTERN)
                     self._suspect(source, serial, Lane.BULK, reason=forced)
         self._batches[batch].feeding -= 1
-        for source, entry in self.wrong.items():
-            if self._only and not any(source in found for found in named.values()):
-                continue
-            if any(d.transient for _, d in entry.diagnostics) or (
-                entry.state is EntryState.BLOCKED
-            ):
-                self._suspect(source, serial, Lane.BULK)
+        among = set().union(*named.values()) if self._only else None
+        self._suspect_retries(serial, among)
 
         def done() -> None:
             self._orders.remove(order)
@@ -385,6 +382,15 @@ class Engine:
             self._waiters.append(_Waiter(Cookie(serial), done))
         else:
             self.sync(done)
+
+    def _suspect_retries(self, serial: int, among: set[Source] | None = None) -> None:
+        """Suspect what fails for a reason that may have passed by now."""
+        for source, entry in self.wrong.items():
+            passing = any(diagnostic.transient for _, diagnostic in entry.diagnostics)
+            if (among is None or source in among) and (
+                passing or entry.state is EntryState.BLOCKED
+            ):
+                self._suspect(source, serial, Lane.BULK)
 
     def _look_at(self, path: Place, serial: int, reason: Reason | None) -> None:
         """Suspect what the disk holds at or below *path*, whatever the record says of it."""
@@ -871,13 +877,13 @@ class Engine:
         self._jobs[self._job] = (piece, planned)
         takers = {t.processor.name: t.processor for t in self.layout.takers(planned.source.mount)}
         used = [takers[name] for name in planned.processors]
-        limit = self.layout.project.config.job_timeout_seconds
-        if limit is None:
-            limit = max((p.timeout_seconds for p in used), default=60.0)
+        given = self.layout.project.config.job_timeout_seconds
+        nodes = tuple((p.name, p.timeout_seconds if given is None else given) for p in used)
+        limit = max((seconds for _, seconds in nodes), default=60.0)
         estimate = entry.seconds if entry is not None and entry.seconds else 0.0
         if not estimate:
             estimate = 0.0005 if all(p.cheap for p in used) else 0.02
-        return Ticket(job, piece.lane, limit, estimate)
+        return Ticket(job, piece.lane, limit, estimate, nodes=nodes)
 
     def _on_outcome(self, outcome: Outcome) -> None:
         piece, planned = self._jobs.pop(outcome.job)
@@ -1053,7 +1059,8 @@ class Engine:
                 self.wrong.pop(source, None)
                 self.warned.pop(source, None)
         fresh = [p for p in change.publish if p.output in done.placed and p.replaces is None]
-        self.outputs += len(fresh) - len(done.deleted) - len(done.kept)
+        lost = [p for p in change.publish if p.output in done.blocked and p.replaces is not None]
+        self.outputs += len(fresh) - len(lost) - len(done.deleted) - len(done.kept)
 
     def _count_one(self, entry: Entry, by: int) -> None:
         key = (entry.source.mount, entry.state)
@@ -1231,7 +1238,7 @@ class Engine:
             self.lookout.restart()
         self._configured = self._configuration_stamps()
         self.pool = self._open_pool()
-        self.record.set_meta(out_dir=new.out_dir)
+        recovery.note_root(new, self.record)
         self._fingerprint_due = fingerprint
         self._thorough = True
         while self._scans:  # they compare with the old configuration

@@ -388,7 +388,7 @@ def _needs(entry: Entry) -> Facts:
         "globs": [
             {"folder": d.place, "pattern": d.pattern, "digest": d.digest}
             for d in every.values()
-            if d.kind is Kind.GLOB
+            if d.kind is not Kind.FILE
         ],
         "absent": sum(d.digest is None for d in files),
     }

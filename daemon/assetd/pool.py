@@ -43,7 +43,7 @@ UNFIT_LIMIT: Final = 3
 LAST_WORDS_SECONDS: Final = 0.25
 """A worker whose pipe has ended gets so long to end by itself, so that we learn how."""
 
-_PROGRESS: Final = struct.Struct("=qd")
+_PROGRESS: Final = struct.Struct("=qid")
 
 
 class Lane(IntEnum):
@@ -82,6 +82,14 @@ class Ticket:
     """Workers that died over it."""
     alone: bool = False
     """Send no other job along: it may kill or hold up its worker."""
+    nodes: tuple[tuple[str, float], ...] = ()
+    """Of its tree: each node's processor, and for how long that may show no progress."""
+
+    def node(self, index: int) -> tuple[str | None, float]:
+        """Who is at work at that node, as far as it is known, and the limit that holds."""
+        if 0 <= index < len(self.nodes):
+            return self.nodes[index]
+        return None, self.timeout_seconds
 
 
 @dataclass(slots=True)
@@ -117,11 +125,14 @@ class Worker:
     """We killed it to run its jobs apart: nobody is to blame."""
     unfit: str | None = None
 
-    def at_work(self) -> tuple[Ticket, float] | None:
-        """The job that it is at and since when; None if it is between jobs."""
-        job, since = _PROGRESS.unpack(self.progress[: _PROGRESS.size])
+    def at_work(self) -> tuple[Ticket, float, str | None, float] | None:
+        """The job that it is at, since when it is at its node, whose, and that one's limit.
+
+        None if it is between jobs.
+        """
+        job, node, since = _PROGRESS.unpack(self.progress[: _PROGRESS.size])
         ticket = self.held.get(job)
-        return None if ticket is None else (ticket, since)
+        return None if ticket is None else (ticket, since, *ticket.node(node))
 
 
 class Jobs(Protocol):
@@ -241,8 +252,8 @@ class Pool:
                 worker.verdict = "did not end when told to"
             elif found is None:
                 worker.verdict = f"said nothing for {SILENT_SECONDS:g} s"
-            elif now >= found[1] + found[0].timeout_seconds:
-                worker.verdict = f"showed no progress for {found[0].timeout_seconds:g} s"
+            elif now >= found[1] + found[3]:
+                worker.verdict = f"showed no progress for {found[3]:g} s"
             else:
                 worker.parted = True
             _kill_group(worker.process)
@@ -325,7 +336,7 @@ class Pool:
             fcntl.fcntl(progress_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             progress = mmap.mmap(progress_fd, _PROGRESS.size)
             ours.callback(progress.close)
-            progress[:] = _PROGRESS.pack(-1, 0.0)
+            progress[:] = _PROGRESS.pack(-1, -1, 0.0)
             # A new program and not a fork: a forked child keeps its siblings' pipes open, so
             # it never sees EOF and outlives us.  A session of its own, so that a timeout
             # takes the tools that it started along.
@@ -483,7 +494,9 @@ class Pool:
                 again = replace(ticket, deaths=1, alone=True)
                 self._queues[ticket.lane].appendleft(again)
             else:
-                self._fail(ticket, f"its worker {cause}, twice", transient=_may_pass(worker))
+                where = f" in {blamed[2]}" if blamed is not None and blamed[2] else ""
+                why = f"its worker {cause}{where}, twice"
+                self._fail(ticket, why, transient=_may_pass(worker))
         if not ready:
             self._count_unfit(cause)
         if time.monotonic() >= self._not_before:
@@ -553,10 +566,8 @@ class Pool:
             found = worker.at_work()
             if found is None:
                 return worker.heard + SILENT_SECONDS
-            ticket, since = found
-            if len(worker.held) > 1:
-                return since + min(OVERDUE_SECONDS, ticket.timeout_seconds)
-            return since + ticket.timeout_seconds
+            _, since, _, allowed = found
+            return since + (min(OVERDUE_SECONDS, allowed) if len(worker.held) > 1 else allowed)
         return None
 
     # -- jobs -----------------------------------------------------------------------------

@@ -76,6 +76,8 @@ CREATE TABLE timings (
 
 _NONSENSE: Final = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 """What reading a row raises that is not what we wrote."""
+_FAULTS: Final = (sqlite3.DatabaseError, UnicodeError)
+"""What SQLite raises; the second for text, its own messages among it, that is damaged."""
 _NO_STAMP: Final = (None, None, None, None)
 
 
@@ -101,8 +103,10 @@ class Reader:
         try:
             self._db = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, path) from error
+        if not 0 <= version < 1000:
+            raise CorruptRecordError(f"{path}: schema {version} never was nor will be")
         if version > SCHEMA:
             raise RecordError(
                 f"{path} was made by a newer assetd (schema {version}, ours is {SCHEMA}): "
@@ -119,13 +123,14 @@ class Reader:
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(sql, values).fetchall()
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, self.path) from error
 
     def meta(self, key: str) -> str | None:
         """A remark kept under *key*."""
         rows = self._rows("SELECT value FROM meta WHERE key = ?", key)
-        return rows[0][0] if rows else None
+        value = rows[0][0] if rows else None
+        return os.fsdecode(value) if isinstance(value, str | bytes) else None
 
     def entry(self, source: Source) -> Entry | None:
         """What is known of *source*."""
@@ -144,7 +149,7 @@ class Reader:
         try:
             for row in self._db.execute(f"SELECT {_ENTRY} FROM sources{where}", values):
                 yield _entry(row)
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, self.path) from error
 
     def wrong(self) -> list[Entry]:
@@ -164,7 +169,10 @@ class Reader:
     def count_sources(self) -> dict[tuple[str, EntryState], int]:
         """How many entries there are, by mount and state."""
         rows = self._rows("SELECT mount, state, count(*) FROM sources GROUP BY mount, state")
-        return {(mount, EntryState(state)): count for mount, state, count in rows}
+        try:
+            return {(mount, EntryState(state)): count for mount, state, count in rows}
+        except _NONSENSE as error:
+            raise CorruptRecordError(f"{self.path}: unreadable state: {error}") from error
 
     def count_outputs(self) -> int:
         """How many outputs are in place."""
@@ -184,7 +192,7 @@ class Reader:
         try:
             for row in self._db.execute(f"SELECT {_OUTPUT} FROM outputs WHERE digest IS NOT NULL"):
                 yield _output(row)
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, self.path) from error
 
     def outputs_of(self, mount: str) -> Iterator[tuple[str, str]]:
@@ -197,7 +205,7 @@ class Reader:
                 (low, low[:-1] + b"\1"),
             ):
                 yield os.fsdecode(path), _source(source).path
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, self.path) from error
 
     def listeners(self, mount: str, kind: Kind) -> list[Source]:
@@ -301,7 +309,7 @@ class Record(Reader):
             elif self.version != SCHEMA:
                 raise CorruptRecordError(f"{path}: schema {self.version} is too old to be read")
             os.chmod(path, 0o600)
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, path) from error
         self.globs = self._rows("SELECT count(*) FROM dependents WHERE kind = 'glob'")[0][0] > 0
         """Whether any source depends on a glob; saves asking for every suspect."""
@@ -319,7 +327,10 @@ class Record(Reader):
     def set_meta(self, **remarks: str) -> None:
         """Keep remarks."""
         with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(remarks.items()))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                [(key, os.fsencode(value)) for key, value in remarks.items()],
+            )
 
     # -- scanning and planning ------------------------------------------------------------
 
@@ -678,14 +689,14 @@ class Record(Reader):
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
+        except _FAULTS as error:
             raise _translated(error, self.path) from error
 
 
 def salvage(path: str) -> list[Output]:
     """The outputs that can still be read out of the damaged record at *path*."""
     found: list[Output] = []
-    with contextlib.suppress(sqlite3.Error, *_NONSENSE):
+    with contextlib.suppress(sqlite3.Error, CorruptRecordError, *_NONSENSE):
         uri = f"file:{_quote(path)}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
             for row in db.execute(f"SELECT {_OUTPUT} FROM outputs WHERE digest IS NOT NULL"):
@@ -740,7 +751,7 @@ _SHORT: Final = frozenset(
 )
 
 
-def _translated(error: sqlite3.DatabaseError, path: str) -> RecordError:
+def _translated(error: Exception, path: str) -> RecordError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     if code & 0xFF in _REFUSALS and code not in _SHORT:
         return RecordError(f"{path}: {error}")

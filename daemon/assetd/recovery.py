@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from assetd import place as places
 from assetd import publish
 from assetd import stamp as stamps
 from assetd.config import Config
@@ -51,7 +52,7 @@ def give_up_record(config: Config, tell: Tell, cause: CorruptRecordError) -> Non
     tell("record_damaged", level="warning", cause=str(cause), kept_as=aside, saved=len(known))
     with contextlib.closing(Record(path, durability=config.durability)) as record:
         record.adopt(known)
-        record.set_meta(out_dir=config.out_dir)
+        note_root(config, record)
 
 
 def ended_cleanly(record: Record) -> bool:
@@ -65,7 +66,8 @@ def ended_cleanly(record: Record) -> bool:
 
 def redo(config: Config, record: Record, tell: Tell) -> None:
     """Do again what was begun and not committed, in the output root of that time."""
-    old_root = record.meta("out_dir")
+    known = record.meta("out_dir")
+    old_root = None if known is None else places.path(known, config.project)
     for number, change in record.intents():
         batch = record.batch(change.batch) or Batch(change.batch, "start", time.time())
         root = old_root or config.out_dir
@@ -89,7 +91,13 @@ def move_out(old_root: str, record: Record, tell: Tell) -> None:
 
 def begin(config: Config, record: Record) -> None:
     """Note that we run."""
-    record.set_meta(clean="0", boot=_boot_id(), out_dir=config.out_dir)
+    record.set_meta(clean="0", boot=_boot_id())
+    note_root(config, record)
+
+
+def note_root(config: Config, record: Record) -> None:
+    """Note where the outputs are: as a place, so that a project that is moved keeps them."""
+    record.set_meta(out_dir=places.of(config.out_dir, config.project))
 
 
 def clear_staging(staging: str) -> None:

@@ -57,6 +57,14 @@ class Opened:
         """Whether its tool is there."""
         return self.tool is None or self.tool.version is not None
 
+    @property
+    def missing(self) -> str | None:
+        """Which tool is not there, and what to type; None if all is there."""
+        if self.tool is None or self.available:
+            return None
+        cure = "" if self.tool.cure is None else f": {self.tool.cure}"
+        return f"needs {self.tool.name}, which is not there{cure}"
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -77,7 +85,7 @@ class Project:
 
     @property
     def unavailable(self) -> tuple[Opened, ...]:
-        """Those whose tool is not there; `all` in a filter leaves them out."""
+        """Those whose tool is not there: their sources fail."""
         return tuple(opened for opened in self.processors if not opened.available)
 
     def recipe(self) -> dict[str, Any]:
@@ -140,13 +148,14 @@ def load(file: str) -> Project:
 def choose(terms: Iterable[str], processors: Sequence[Opened]) -> tuple[Opened, ...]:
     """What a filter lets through.
 
-    A processor whose tool is not there is not among `all`.  By its name it is: its sources
-    then fail, and keep what they last made, instead of being taken for something else.
+    A processor whose tool is not there is chosen all the same: its sources fail, say what to
+    type, and keep what they last made.  Left out, they would be copied as they are, and what
+    was made of them before would be deleted.
     """
     names: set[str] = set()
     for term in terms:
         if term == "all":
-            names |= {o.processor.name for o in processors if o.processor.default and o.available}
+            names |= {o.processor.name for o in processors if o.processor.default}
         elif term.startswith("-"):
             names.discard(term[1:])
         else:
@@ -380,10 +389,7 @@ class _Loading:
                 if hint or not self.plugin_lost:
                     self.wrong(line, _not_installed(name) + hint)
             elif term == name and not by_name[name].available:
-                tool = by_name[name].tool
-                assert tool is not None
-                cure = "" if tool.cure is None else f": {tool.cure}"
-                told = f"processor {shown(name)} needs {tool.name}, which is not there{cure}"
+                told = f"processor {shown(name)} {by_name[name].missing}"
                 yield Problem(told, os.path.basename(self.config.file), line)
 
 

@@ -68,6 +68,10 @@ class Opened(Protocol):
     def options_digest(self) -> Digest:
         """Of its options."""
 
+    @property
+    def missing(self) -> str | None:
+        """Which tool it lacks, and what to type; None if it can run."""
+
 
 @dataclass(frozen=True, slots=True)
 class MountSetting:
@@ -116,6 +120,8 @@ class Runner:
         self.warm = warm
         self.sync_files = sync_files
         self.in_place = in_place
+        self.at_node: Callable[[int], None] = lambda _index: None
+        """Is told which node of the tree is about to run."""
         self.looker = stamps.Looker()
 
     def run(self, job: Job) -> Outcome:
@@ -372,7 +378,10 @@ class _Attempt:
                     desk.depends(target)
             failure: Diagnostic | None = None
             made: tuple[Made, ...] = ()
+            runner.at_node(index)
             try:
+                if taker.missing is not None:
+                    raise BuildError(f"{node.processor} {taker.missing}")
                 taker.processor.process(desk)
                 made = self._collect(desk)
             except BuildError as error:

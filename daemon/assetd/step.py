@@ -155,6 +155,10 @@ class Desk:
         line: int | None,
         column: int | None,
     ) -> Diagnostic:
+        # A plugin may hand us anything.
+        line = line if isinstance(line, int) else None
+        column = column if isinstance(column, int) else None
+        message = str(message)
         path = os.path.join(self.project, os.fspath(self.origin if file is None else file))
         if path == os.fspath(self.input) != os.fspath(self.origin):
             path = os.fspath(self.origin)  # nobody can open staging

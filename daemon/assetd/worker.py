@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from assetd.store import Store
 FLUSH_SECONDS: Final = 0.004
 """Outcomes are sent together for so long: below that the pipe costs more than the jobs."""
 
-_PROGRESS: Final = struct.Struct("=qd")
+_PROGRESS: Final = struct.Struct("=qid")
 
 
 def main() -> None:
@@ -80,13 +81,18 @@ def _die_with_owner(lifeline: int) -> None:
         sys.exit(0)
 
 
+def _note(progress: mmap.mmap, job: int, node: int) -> None:
+    """Say where we are: the owner reads it to know whom to blame, and whose time is up."""
+    progress[:] = _PROGRESS.pack(job, node, time.monotonic())
+
+
 def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap) -> None:
     done: list[Any] = []
     sent = time.monotonic()
     for row in rows:
         job = Job.of(row)
-        # The owner reads this to know which job we hold: whom to blame, whose time is up.
-        progress[:] = _PROGRESS.pack(job.id, time.monotonic())
+        _note(progress, job.id, -1)
+        crew.runner.at_node = partial(_note, progress, job.id)
         try:
             outcome = crew.runner.run(job)
         except Exception as error:  # noqa: BLE001 - our bug must not end the batch
@@ -98,7 +104,7 @@ def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap
             pipe.sendall(wire.encode({"outcomes": done}))
             done = []
             sent = now
-    progress[:] = _PROGRESS.pack(-1, 0.0)
+    progress[:] = _PROGRESS.pack(-1, -1, 0.0)
     pipe.sendall(wire.encode({"outcomes": done, "rss": _rss_bytes()}))
 
 

@@ -1,0 +1,415 @@
+"""Killed at any moment, on a full disk, on one that refuses: starting again is the recovery."""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assetd.errors import AssetdError
+from assetd.testing import Daemon, Site, wait_for
+
+CONFIG = "mounts: [assets]\nworkers: 1\n"
+PASSES_SECONDS = 2.0
+"""Within so long the daemon goes on when the disk takes something again."""
+SLACK_SECONDS = 3.0
+"""What a noisy machine may add."""
+
+
+def small_site(root: Path, config: str = CONFIG) -> Site:
+    site = Site(root, config)
+    site.write("assets/css/site.scss", '@import "vars"; a { b: $c }')
+    site.write("assets/css/print.scss", '@import "vars"; p { b: $c }')
+    site.write("assets/css/_vars.scss", "$c: red;")
+    site.write("assets/js/app.js.concat", 'files: ["lib/*.js"]')
+    site.write("assets/js/lib/a.js", "a")
+    for n in range(4):
+        site.write(f"assets/img/{n}.txt", f"image {n}")
+    return site
+
+
+def mutate(site: Site, dice: random.Random) -> None:
+    """One thing that people do to their sources."""
+    n = dice.randrange(8)
+    image = site.root / f"assets/img/{n}.txt"
+    match dice.randrange(8):
+        case 0 | 1:
+            site.write(f"assets/img/{n}.txt", dice.randbytes(dice.randrange(5000)))
+        case 2:
+            site.replace("assets/css/_vars.scss", f"$c: c{dice.randrange(99)};")
+        case 3:
+            site.write(f"assets/js/lib/{n}.js", f"{dice.random()}")
+        case 4:
+            image.unlink(missing_ok=True)
+        case 5 if image.exists():
+            target = site.root / f"assets/moved/{dice.randrange(3)}/{n}.txt"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image.rename(target)
+        case 6:
+            shutil.rmtree(site.root / "assets/moved", ignore_errors=True)
+        case _:
+            site.write("assets/css/print.scss", f"p {{ b: {dice.randrange(99)} }}")
+
+
+def staged(site: Site, state: str = ".assetd") -> list[str]:
+    """The files in staging."""
+    base = site.root / state / "staging"
+    return [str(path) for path in base.rglob("*") if not path.is_dir()]
+
+
+def identities(site: Site) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of each output: whether it is the very same file."""
+    base = site.root / "public"
+    stats = {path: (base / path).stat() for path in site.outputs()}
+    return {path: (found.st_ino, found.st_mtime_ns) for path, found in stats.items()}
+
+
+def dice_of(number: int) -> random.Random:
+    seed = int(os.environ.get("ASSETD_TEST_SEED", random.randrange(1 << 32)))
+    print(f"ASSETD_TEST_SEED={seed}")
+    return random.Random(seed + number)
+
+
+# -- kills ------------------------------------------------------------------------------------
+
+KILLS = int(os.environ.get("ASSETD_TEST_KILLS", "100"))
+RUNS = 4
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_a_daemon_that_is_killed_at_any_moment_converges(tmp_path: Path, run: int) -> None:
+    """Byte for byte to the clean build: no orphan output, nothing left in staging."""
+    dice = dice_of(run)
+    site = small_site(tmp_path / "site")
+    kills = 0
+    while kills < KILLS // RUNS:
+        log = site.root.with_name("site.log")
+        log.unlink(missing_ok=True)
+        with site.daemon(ready=False) as daemon:
+            # Python takes a while to start; the moments after that are the interesting ones.
+            wait_for(lambda: " started " in daemon.log, "the daemon to start")
+            end = time.monotonic() + dice.uniform(0.0, 0.25)
+            while time.monotonic() < end:
+                mutate(site, dice)
+                time.sleep(dice.uniform(0.0, 0.03))
+            daemon.kill()
+        kills += 1
+        if kills % 12 == 10:
+            check(site, dice)
+            kills += 2
+    check(site, dice)
+
+
+def check(site: Site, dice: random.Random) -> None:
+    """Start it again, let it come to rest, and compare."""
+    with site.daemon() as daemon:
+        assert daemon.sync() == []
+        assert site.outputs() == site.clean_build()
+        assert staged(site) == []
+        last = daemon.status()["last_batch"]
+        before = identities(site)
+        daemon.kill()
+    # It was at rest: there is nothing to build, whatever was going on before.
+    with site.daemon() as daemon:
+        assert daemon.status()["last_batch"] == last
+        assert identities(site) == before
+        mutate(site, dice)
+        daemon.kill()
+
+
+def test_a_build_that_is_killed_at_any_moment_converges(tmp_path: Path) -> None:
+    """As the daemon does."""
+    dice = dice_of(0)
+    site = small_site(tmp_path / "site")
+    for _ in range(max(8, KILLS // 8)):
+        for _ in range(3):
+            mutate(site, dice)
+        build = subprocess.Popen(
+            [sys.executable, "-P", "-m", "assetd", "build"],
+            cwd=site.root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            build.wait(dice.uniform(0.15, 0.6))
+        build.kill()
+        build.wait()
+    assert site.build()["errors"] == []
+    assert site.outputs() == site.clean_build()
+    assert staged(site) == []
+    before = identities(site)
+    assert site.build()["batch"]["changed"] == 0
+    assert identities(site) == before
+
+
+# -- a kill at every step ---------------------------------------------------------------------
+
+STEPS = {
+    "rename": ("rename,renameat,renameat2", 40),
+    "unlink": ("unlink,unlinkat", 14),
+    "rmdir and mkdir": ("rmdir,mkdir,mkdirat", 10),
+    "write": ("pwrite64", 10),
+    "sync": ("fdatasync,fsync", 10),
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_a_kill_at_every_step_of_a_batch_is_recovered_from(tmp_path: Path, what: str) -> None:
+    """Before each rename; of the deletions and the writes of the record, evenly spread ones."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    calls, most = STEPS[what]
+    base = small_site(tmp_path / "base")
+    base.build()
+    # One batch with everything in it: new, changed and deleted, a folder for a file.
+    base.write("assets/css/_vars.scss", "$c: blue;")
+    base.write("assets/new/deep/file.txt", "new")
+    base.remove("assets/img")
+    base.write("assets/img", "a file now")
+    base.remove("assets/js/lib")
+    base.remove("assets/js/app.js.concat")
+    expected = base.clean_build()
+    template = base.root.rename(tmp_path / "template")
+
+    def build(name: str, *options: str) -> tuple[Site, int]:
+        site = Site.__new__(Site)
+        site.root = tmp_path / name
+        subprocess.run(["cp", "-a", str(template), str(site.root)], check=True)
+        trace = tmp_path / f"{name}.trace"
+        done = subprocess.run(
+            [
+                *("strace", "-o", str(trace), "-e", f"trace={calls}", *options),
+                *(sys.executable, "-P", "-m", "assetd", "build"),
+            ],
+            cwd=site.root,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode == 1 and b"ptrace" in done.stderr:
+            pytest.skip("we may not trace processes here")
+        lines = trace.read_text().splitlines()
+        return site, sum("(" in line for line in lines)
+
+    _, total = build("whole")
+    assert total > 1
+    points = range(1, total + 1)
+    if total > most:
+        points = sorted({1 + n * (total - 1) // (most - 1) for n in range(most)})  # type: ignore[assignment]
+    for point in points:
+        site, _ = build(f"at{point}", "-e", f"inject={calls}:signal=SIGKILL:when={point}")
+        answer = site.build()
+        assert answer["errors"] == [], f"{what} {point}"
+        assert site.outputs() == expected, f"{what} {point}"
+        assert staged(site) == [], f"{what} {point}"
+        names = sorted(p.name for p in (site.root / "public").iterdir())
+        assert names == ["css", "img", "new"], f"{what} {point}"
+        shutil.rmtree(site.root)
+
+
+# -- disks ------------------------------------------------------------------------------------
+
+
+class Disk:
+    """A small file system of our own."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            pytest.skip(f"we may not mount a file system here: {done.stderr.strip()}")
+
+    def fill(self) -> None:
+        """Leave not a byte."""
+        with open(self.folder / "ballast", "ab", buffering=0) as file:
+            for size in (1 << 16, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+
+    def free(self) -> None:
+        (self.folder / "ballast").unlink()
+
+    def remount(self, how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    found = Disk(tmp_path / "site" / "disk", "3m")
+    yield found
+    wait_for(
+        lambda: (
+            subprocess.run(
+                ["umount", str(found.folder)], capture_output=True, check=False
+            ).returncode
+            == 0
+        ),
+        "the disk to be let go",
+    )
+
+
+PLACES = {
+    "both": "out_dir: disk/public\nstate_dir: disk/state\n",
+    "outputs": "out_dir: disk/public\n",
+    "state": "state_dir: disk/state\n",
+}
+
+
+def disk_site(disk: Disk, where: str) -> Site:
+    return small_site(disk.folder.parent, CONFIG + PLACES[where])
+
+
+def folders(where: str) -> tuple[str, str]:
+    """Output root and state folder."""
+    out = "public" if where == "state" else "disk/public"
+    return out, ".assetd" if where == "outputs" else "disk/state"
+
+
+def running(site: Site, state: str) -> Any:
+    daemon = Daemon(site)
+    real = os.path.realpath(site.root)
+    from assetd import client
+
+    path = client.socket_path(real, os.path.join(real, state))
+    daemon.connect = lambda: client.Connection(path)  # type: ignore[method-assign]
+    return daemon
+
+
+def expected_of(site: Site, out: str, sources: Path) -> dict[str, bytes]:
+    """A clean build of the same sources on a disk with space."""
+    other = Site(sources)
+    shutil.rmtree(other.root / "assets")
+    shutil.copytree(site.root / "assets", other.root / "assets")
+    other.build()
+    return other.outputs()
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_full_disk_ends_nothing_and_halves_nothing(
+    tmp_path: Path, disk: Disk, where: str
+) -> None:
+    """The daemon lives, says why, and goes on when there is space."""
+    site = disk_site(disk, where)
+    out, state = folders(where)
+    daemon = running(site, state)
+    try:
+        daemon.wait_until_ready()
+        before = site.outputs(out)
+        disk.fill()
+        big = "x" * 200_000
+        site.write("assets/css/_vars.scss", "$c: blue;")
+        site.write("assets/img/0.txt", big)
+        site.write("assets/new/file.txt", big)
+        site.remove("assets/img/1.txt")
+
+        def says_why() -> bool:
+            status = daemon.status()
+            words = [status["trouble"] or "", *(e["message"] for e in status["errors"])]
+            return any("full" in w or "No space" in w or "I/O" in w for w in words)
+
+        wait_for(says_why, "the daemon to say why")
+        time.sleep(1.0)  # it tries again meanwhile
+        assert daemon.process.poll() is None, daemon.log
+        after = expected_of(site, out, tmp_path / "expected")
+        for path, content in site.outputs(out).items():
+            if ".assetd-staging" not in path:
+                assert content in {before.get(path), after.get(path)}, path
+        disk.free()
+        freed = time.monotonic()
+
+        def over() -> bool:
+            status = daemon.status()
+            return status["trouble"] is None and not status["errors"] and status["state"] == "idle"
+
+        wait_for(over, "the daemon to go on")
+        assert time.monotonic() - freed < PASSES_SECONDS + SLACK_SECONDS
+        assert daemon.sync() == []
+        found = site.outputs(out)
+        assert found == after
+        assert staged(site, state) == []
+        assert daemon.end() == 0
+        assert "Traceback" not in daemon.log
+    finally:
+        with contextlib.suppress(AssertionError):
+            daemon.end()
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_build_on_a_full_disk_says_so_and_the_next_one_finishes(
+    tmp_path: Path, disk: Disk, where: str
+) -> None:
+    """One line or an error for each source; no traceback, nothing half-written."""
+    site = disk_site(disk, where)
+    out, state = folders(where)
+    disk.fill()
+    first = site.run("build")
+    assert first.returncode == 1
+    assert "Traceback" not in first.stderr
+    assert any(w in first.stderr for w in ("No space left", "full", "I/O error")), first.stderr
+    disk.free()
+    assert site.run("build").returncode == 0
+    assert site.outputs(out) == expected_of(site, out, tmp_path / "expected")
+    assert staged(site, state) == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_output_root_that_is_read_only_is_caught_up_with(
+    tmp_path: Path, disk: Disk, restart: bool
+) -> None:
+    """What could not be replaced or deleted is, when it is writable again."""
+    site = disk_site(disk, "outputs")
+    out, state = folders("outputs")
+    daemon = running(site, state)
+    try:
+        daemon.wait_until_ready()
+        before = site.outputs(out)
+        disk.remount("ro")
+        site.write("assets/css/_vars.scss", "$c: blue;")
+        site.remove("assets/img/1.txt")
+        wait_for(
+            lambda: any("Read-only" in e["message"] for e in daemon.status()["errors"]),
+            "the daemon to say why",
+        )
+        found = site.outputs(out)
+        assert {p: c for p, c in found.items() if ".assetd-staging" not in p} == before
+        if restart:
+            daemon.kill()
+        disk.remount("rw")
+        if restart:
+            daemon = running(site, state)
+            daemon.wait_until_ready()
+        began = time.monotonic()
+        wait_for(lambda: not daemon.status()["errors"], "the daemon to go on")
+        assert time.monotonic() - began < PASSES_SECONDS + SLACK_SECONDS
+        assert daemon.sync() == []
+        assert site.outputs(out) == expected_of(site, out, tmp_path / "expected")
+    finally:
+        with contextlib.suppress(AssertionError):
+            daemon.end()
+
+
+def test_a_second_start_while_the_first_recovers_is_refused(tmp_path: Path) -> None:
+    """The lock goes with the process, however it ends, and not with a file."""
+    site = small_site(tmp_path / "site")
+    with site.daemon() as daemon:
+        second = site.run("run")
+        assert second.returncode == 4
+        assert str(daemon.process.pid) in second.stderr
+        daemon.kill()
+        with pytest.raises(AssetdError):
+            daemon.status()
+    with site.daemon() as daemon:
+        assert daemon.sync() == []

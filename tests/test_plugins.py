@@ -1,0 +1,205 @@
+"""Other people's processors: found in both ways, kept apart from everything else, and blamed by name."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from assetd.testing import Site, wait_for
+
+PLUGIN: Final = '''
+from assetd.processor import FIRST, Names, Option, Processor, same_name, suffix
+
+def process(step):
+    step.write(step.path, f"{step.options['text']}:{step.input.read_text()}")
+
+banner = Processor(
+    name="banner", version="1", matches=suffix(".txt"), outputs=same_name, process=process,
+    options=(Option("text", str, "one", "What stands on top."),), ends=True,
+)
+'''
+
+
+def plugin(process: str, **fields: str) -> str:
+    """The text of a plugin `odd` that takes `.odd` files, with *process* as its body."""
+    given = {"matches": 'suffix(".odd")', "outputs": "same_name", "process": "process"} | fields
+    arguments = ", ".join(f"{name}={value}" for name, value in given.items())
+    body = "\n".join(f"    {line}" for line in process.splitlines())
+    return (
+        "import os, sys, time\n"
+        "from assetd.processor import Names, Option, Processor, same_name, suffix\n"
+        f"def process(step):\n{body}\n"
+        f'odd = Processor(name="odd", version="1", {arguments})\n'
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+def with_plugin(site: Site, text: str, more: str = "") -> None:
+    site.write("tools/odd.py", text)
+    site.write("assetd.yml", f"mounts: [assets]\nplugins: [tools/odd.py]\nworkers: 1\n{more}")
+
+
+# Found
+
+
+def test_a_plugin_is_found_by_its_path(site: Site) -> None:
+    """With the options of its section."""
+    site.write("assetd.yml", "mounts: [assets]\nplugins: [tools/p.py]\nbanner: {text: two}\n")
+    site.write("tools/p.py", PLUGIN)
+    site.write("assets/a.txt", "a")
+    site.build()
+    assert site.output("a.txt") == "two:a"
+
+
+def test_a_plugin_is_found_by_its_entry_point(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that we ship are: an installed package is all it takes."""
+    packages = tmp_path / "packages"
+    info = packages / "lantern_tools-1.0.dist-info"
+    info.mkdir(parents=True)
+    (packages / "lantern_tools.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lantern-tools\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[assetd.processors]\nbanner = lantern_tools:banner\n")
+    path = os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+    site.write("assets/a.txt", "a")
+    site.build()
+    assert site.output("a.txt") == "one:a"
+
+
+# Edited
+
+
+def test_an_edited_plugin_dirties_just_what_it_made(site: Site) -> None:
+    """While the daemon runs, and with a new generation of workers."""
+    site.write("assetd.yml", "mounts: [assets]\nplugins: [tools/p.py, tools/q.py]\n")
+    site.write("tools/p.py", PLUGIN)
+    site.write("tools/q.py", PLUGIN.replace("banner", "other").replace(".txt", ".md"))
+    for name in ("a.txt", "b.txt", "c.md", "d.css"):
+        site.write(f"assets/{name}", name)
+    with site.daemon() as daemon:
+        generation = daemon.status()["workers"][0]["generation"]
+        site.write("tools/p.py", PLUGIN.replace("{step.options['text']}:", "new:"))
+        assert daemon.sync() == []
+        assert site.outputs() == {
+            "a.txt": b"new:a.txt",
+            "b.txt": b"new:b.txt",
+            "c.md": b"one:c.md",
+            "d.css": b"d.css",
+        }
+        status = daemon.status()
+        assert (status["last_batch"]["changed"], status["last_batch"]["built"]) == (2, 2)
+        assert status["workers"][0]["generation"] == generation + 1
+        site.write("tools/p.py", "(")  # an editor in the middle of something
+        wait_for(lambda: daemon.status()["config_errors"], "the refusal")
+        site.write("tools/p.py", PLUGIN)
+        assert daemon.sync() == []
+        assert site.output("a.txt") == "one:a.txt"
+
+
+# Misbehaving
+
+NAMES: Final = "lambda path, options: "
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (plugin("{}['gone']"), "odd raised KeyError: 'gone'"),
+        (plugin("raise OSError(5, 'no luck')"), "odd: [Errno 5] no luck"),
+        (plugin("os._exit(7)"), "exited with code 7 in odd, twice"),
+        (plugin("sys.exit('bye')"), "in odd, twice"),
+        (plugin("os.kill(os.getpid(), 11)"), "was killed by SIGSEGV in odd, twice"),
+        (plugin("time.sleep(60)", timeout_seconds="1.0"), "showed no progress for 1 s in odd, twice"),
+        (plugin("while True: pass", timeout_seconds="1.0"), "no progress for 1 s in odd, twice"),
+        (plugin("raise KeyboardInterrupt"), "in odd, twice"),
+        (plugin("step.write('../evil', 'x')"), "odd makes '../evil', but announced a.odd"),
+        (
+            plugin("step.write('../evil', 'x')", bypass="True"),
+            "odd makes '../evil', no path below the output root",
+        ),
+        (
+            plugin("step.write('/tmp/evil', 'x')", bypass="True"),
+            "odd makes '/tmp/evil', no path below the output root",
+        ),
+        (
+            plugin("os.symlink('/etc/passwd', step.output(step.path))"),
+            "odd made a link of a.odd: expected a file",
+        ),
+        (plugin("os.mkdir(step.output(step.path))"), "odd"),
+        (plugin("os.mkfifo(step.output(step.path))"), "odd"),
+        (plugin("return 'nonsense'"), "odd announced a.odd and did not make it"),
+        (plugin("step.write(step.path, 42)"), "odd raised TypeError"),
+        (plugin("step.write(step.path, '\\udc80')"), "odd raised UnicodeEncodeError"),
+        (plugin("step.depends('a\\0b'); step.write(step.path, '')"), "odd"),
+        (plugin("step.depends(42)"), "odd raised TypeError"),
+        (plugin("raise step.fail(42, line='x')"), "42"),
+        (plugin("pass", outputs=f"{NAMES}Names(('../x',))"), "odd would make '../x'"),
+        (plugin("pass", outputs=f"{NAMES}'nonsense'"), "odd: outputs('a.odd') raised"),
+        (plugin("pass", outputs=f"{NAMES}Names(())"), "odd announces (): expected different"),
+        (plugin("pass", outputs=f"{NAMES}{{}}[0]"), "odd: outputs('a.odd') raised KeyError: 0"),
+        (plugin("pass", matches=f"{NAMES}path.endswith('.odd') and 1 / 0"), "odd: matches('a.odd')"),
+    ],
+)
+def test_a_plugin_that_misbehaves_fails_its_own_sources(
+    site: Site, text: str, message: str
+) -> None:
+    """The message names it, everything else is built, and nothing is written elsewhere."""
+    with_plugin(site, text)
+    site.write("assets/a.odd", "x")
+    for number in range(20):
+        site.write(f"assets/{number}.css", "a {}")
+    answer = site.build()
+    (error,) = answer["errors"]
+    assert error["source"] == "a.odd"
+    assert message in f"{error['processor']} {error['message']}"
+    assert site.outputs() == {f"{number}.css": b"a {}" for number in range(20)}
+    outside = {p.name for p in site.root.iterdir()} | {p.name for p in site.root.parent.iterdir()}
+    assert "evil" not in outside
+    assert not Path("/tmp/evil").exists()
+
+
+def test_a_plugin_that_hangs_in_a_daemon_is_ended_and_the_fix_heals(site: Site) -> None:
+    """The last good output stays meanwhile."""
+    good = plugin("step.write(step.path, 'good')", timeout_seconds="1.0")
+    with_plugin(site, good)
+    site.write("assets/a.odd", "x")
+    with site.daemon() as daemon:
+        site.write("tools/odd.py", plugin("time.sleep(600)", timeout_seconds="1.0"))
+        (error,) = daemon.sync()
+        assert "odd" in error["message"]
+        assert "1 s" in error["message"]
+        assert site.output("a.odd") == "good"
+        site.write("tools/odd.py", good.replace("'good'", "'better'"))
+        assert daemon.sync() == []
+        assert site.output("a.odd") == "better"
+
+
+def test_what_a_plugin_prints_is_no_protocol(site: Site) -> None:
+    """Neither is what it closes."""
+    with_plugin(
+        site,
+        plugin(
+            "print('{\"jobs\": []}', flush=True)\nos.write(1, b'\\0' * 9999)\n"
+            "step.write(step.path, 'fine')"
+        ),
+    )
+    site.write("assets/a.odd", "x")
+    assert site.build()["errors"] == []
+    assert site.output("a.odd") == "fine"
+
+
+def test_a_plugin_may_change_its_folder_without_others_noticing(site: Site) -> None:
+    """A worker is shared."""
+    with_plugin(site, plugin("os.chdir('/'); step.write(step.path, 'fine')"))
+    site.write("assets/a.odd", "x")
+    site.write("assets/b.scss", "a { b: c }")
+    answer: dict[str, Any] = site.build()
+    assert answer["errors"] == []
+    assert set(site.outputs()) == {"a.odd", "b.css"}
