@@ -401,6 +401,27 @@ def test_an_output_root_that_is_read_only_is_caught_up_with(
             daemon.end()
 
 
+def test_a_build_into_an_output_root_that_is_read_only_says_so(disk: Disk) -> None:
+    """One line, not a traceback."""
+    site = disk_site(disk, "outputs")
+    disk.remount("ro")
+    done = site.run("build")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written: Read-only file system" in done.stderr
+
+
+def test_a_project_that_is_moved_takes_its_outputs_along(tmp_path: Path) -> None:
+    """With changes that are not built yet: the outputs are still ours."""
+    site = small_site(tmp_path / "site")
+    site.build()
+    site.write("assets/css/_vars.scss", "$c: blue;")
+    site.remove("assets/img/1.txt")
+    site.root = site.root.rename(tmp_path / "moved")
+    assert site.build()["errors"] == []
+    assert site.outputs() == site.clean_build()
+
+
 def test_a_second_start_while_the_first_recovers_is_refused(tmp_path: Path) -> None:
     """The lock goes with the process, however it ends, and not with a file."""
     site = small_site(tmp_path / "site")

@@ -1,4 +1,4 @@
-"""Other people's processors: found in both ways, kept apart from everything else, and blamed by name."""
+"""Other people's processors: found in both ways, kept apart, and blamed by name."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from assetd.testing import Site, wait_for
 
-PLUGIN: Final = '''
+PLUGIN: Final = """
 from assetd.processor import FIRST, Names, Option, Processor, same_name, suffix
 
 def process(step):
@@ -18,7 +18,7 @@ banner = Processor(
     name="banner", version="1", matches=suffix(".txt"), outputs=same_name, process=process,
     options=(Option("text", str, "one", "What stands on top."),), ends=True,
 )
-'''
+"""
 
 
 def plugin(process: str, **fields: str) -> str:
@@ -116,8 +116,11 @@ NAMES: Final = "lambda path, options: "
         (plugin("os._exit(7)"), "exited with code 7 in odd, twice"),
         (plugin("sys.exit('bye')"), "in odd, twice"),
         (plugin("os.kill(os.getpid(), 11)"), "was killed by SIGSEGV in odd, twice"),
-        (plugin("time.sleep(60)", timeout_seconds="1.0"), "showed no progress for 1 s in odd, twice"),
-        (plugin("while True: pass", timeout_seconds="1.0"), "no progress for 1 s in odd, twice"),
+        (
+            plugin("time.sleep(60)", timeout_seconds="1.0"),
+            "showed no progress for 1 s and was killed in odd, twice",
+        ),
+        (plugin("while True: pass", timeout_seconds="1.0"), "for 1 s and was killed in odd, twice"),
         (plugin("raise KeyboardInterrupt"), "in odd, twice"),
         (plugin("step.write('../evil', 'x')"), "odd makes '../evil', but announced a.odd"),
         (
@@ -144,7 +147,10 @@ NAMES: Final = "lambda path, options: "
         (plugin("pass", outputs=f"{NAMES}'nonsense'"), "odd: outputs('a.odd') raised"),
         (plugin("pass", outputs=f"{NAMES}Names(())"), "odd announces (): expected different"),
         (plugin("pass", outputs=f"{NAMES}{{}}[0]"), "odd: outputs('a.odd') raised KeyError: 0"),
-        (plugin("pass", matches=f"{NAMES}path.endswith('.odd') and 1 / 0"), "odd: matches('a.odd')"),
+        (
+            plugin("pass", matches=f"{NAMES}path.endswith('.odd') and 1 / 0"),
+            "odd: matches('a.odd')",
+        ),
     ],
 )
 def test_a_plugin_that_misbehaves_fails_its_own_sources(

@@ -322,7 +322,8 @@ def test_a_job_whose_worker_is_killed_from_outside_every_time_may_be_tried_again
     """SIGKILL is what the kernel sends when there is no memory left: that may pass."""
     died = bench.run(bench.ticket("big", "import os; os.kill(os.getpid(), 9)"))["big"].died
     assert died is not None
-    assert (died.message, died.transient) == ("its worker was killed by SIGKILL, twice", True)
+    assert died.message.startswith("its worker was killed by SIGKILL")
+    assert died.transient
 
 
 def test_a_job_that_is_out_of_time_takes_the_tools_that_it_started_along(bench: Bench) -> None:
@@ -500,7 +501,7 @@ def test_random_kills_never_hang_the_pool_nor_blame_the_wrong_job(bench: Bench) 
         if outcome.died is None:
             assert good(outcome)
         elif not outcome.died.message.startswith("the workers cannot start"):
-            assert outcome.died.message == "its worker was killed by SIGKILL, twice"
+            assert outcome.died.message.startswith("its worker was killed by SIGKILL")
             assert hit[outcome.job] >= 2
 
 
@@ -610,7 +611,7 @@ def test_a_daemon_tells_what_a_crashing_plugin_did_and_goes_on(tmp_path: Path) -
     with site.daemon() as daemon:
         [error] = daemon.status()["errors"]
         assert error["source"] == "bad.act"
-        assert error["message"] == "its worker was killed by SIGSEGV, twice"
+        assert error["message"].startswith("its worker was killed by SIGSEGV")
         assert site.output("good.act") == FINE
         site.write("assets/bad.act", FINE)
         assert daemon.sync() == []

@@ -359,6 +359,7 @@ def test_a_record_of_a_newer_assetd_is_refused_and_left_alone(tmp_path: Path) ->
     path = site.root / ".assetd/record.sqlite"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
+        db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     db.close()
     before = path.read_bytes()
     for command in ("build", "run"):
@@ -403,11 +404,27 @@ def other_rows(path: Path) -> None:
     db.close()
 
 
+def newer_by_accident(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.seek(60)  # where SQLite keeps the version of the schema
+        file.write(b"\0\0\0\x87")
+
+
 def gone(path: Path) -> None:
     path.unlink()
 
 
-DAMAGES = [truncate, cut_short, empty, garbage_header, garbage, no_tables, other_rows, gone]
+DAMAGES = [
+    truncate,
+    cut_short,
+    empty,
+    garbage_header,
+    garbage,
+    no_tables,
+    other_rows,
+    newer_by_accident,
+    gone,
+]
 
 
 def small_site(root: Path) -> Site:

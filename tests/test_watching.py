@@ -11,12 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -110,7 +108,7 @@ def test_a_partial_rebuilds_exactly_the_files_that_import_it(site: Site) -> None
         assert both == after(site, daemon, edit)
         assert daemon.status()["last_batch"]["built"] == 2
         edit = lambda: site.write("assets/_near.scss", "@import 'deep'; $near: 3px;")  # noqa: E731
-        assert {"assets/through.scss": "built"} == after(site, daemon, edit)
+        assert after(site, daemon, edit) == {"assets/through.scss": "built"}
         assert times_built(daemon, "assets/straight.scss") == 1
         assert times_built(daemon, "assets/through.scss") == 2
         assert times_built(daemon, "assets/none.scss") == 0
@@ -129,8 +127,8 @@ def test_a_touch_rebuilds_nothing(site: Site) -> None:
             for name in ("_part.scss", "site.scss", "plain.txt"):
                 os.utime(site.root / "assets" / name)
 
-        assert {} == after(site, daemon, touch)
-        assert {} == after(site, daemon, lambda: site.write("assets/_part.scss", "$a: b;"))
+        assert after(site, daemon, touch) == {}
+        assert after(site, daemon, lambda: site.write("assets/_part.scss", "$a: b;")) == {}
         assert daemon.status()["last_batch"]["id"] == batch
         assert " built  " not in daemon.log
 
@@ -146,13 +144,13 @@ def test_a_partial_that_would_have_been_found_first_rebuilds_those_it_now_serves
     site.write("assets/beside/_vars.scss", "$c: beside;")
     site.write("assets/beside/own.scss", "@import 'vars'; a { b: $c }")
     with site.daemon() as daemon:
-        assert {"assets/served.scss": "built"} == after(
-            site, daemon, lambda: site.write("first/_vars.scss", "$c: first;")
-        )
+        assert after(site, daemon, lambda: site.write("first/_vars.scss", "$c: first;")) == {
+            "assets/served.scss": "built"
+        }
         assert "first" in (site.output("served.css") or "")
-        assert {"assets/served.scss": "cached"} == after(
-            site, daemon, lambda: site.remove("first/_vars.scss")
-        )
+        assert after(site, daemon, lambda: site.remove("first/_vars.scss")) == {
+            "assets/served.scss": "cached"
+        }
         assert "second" in (site.output("served.css") or "")
         assert_clean(site)
 
@@ -203,6 +201,42 @@ def test_a_dependency_outside_all_mounts_is_watched(site: Site, backend: str) ->
         site.write("vendor/scss/_lib.scss", "$c: four;")
         assert daemon.sync() == []
         assert "four" in (site.output("site.css") or "")
+
+
+def test_a_glob_outside_all_mounts_hears_of_folders_at_any_depth(site: Site) -> None:
+    """No mount's scan watches them, so whoever depends on the pattern has them watched."""
+    site.write("assets/app.js.concat", "files: ['../vendor/**/*.js']\n")
+    site.write("vendor/a.js", "a")
+    with site.daemon() as daemon:
+        site.write("vendor/deep/b.js", "b")
+        daemon.sync()
+        assert site.output("app.js") == "a\nb"
+        site.write("vendor/deep/er/c.js", "c")
+        daemon.sync()
+        assert site.output("app.js") == "a\nb\nc"
+        site.write("vendor/deep/d.js", "d")
+        site.write("vendor/deep/b.js", "edited")
+        daemon.sync()
+        assert site.output("app.js") == "a\nedited\nd\nc"
+        (site.root / "vendor/deep").rename(site.root / "away")
+        daemon.sync()
+        assert site.output("app.js") == "a"
+
+
+def test_a_folder_that_is_known_by_two_names_is_heard_under_both(site: Site) -> None:
+    """The kernel has one watch for a folder, however many links lead to it."""
+    site.write("assetd.yml", PLAIN + "sass: {load_paths: [lib]}\n")
+    site.write("assets/scss/_vars.scss", "$c: one;")
+    site.write("assets/scss/own.txt", "one")
+    site.write("assets/site.scss", "@import 'vars'; a { b: $c }")
+    (site.root / "lib").symlink_to("assets/scss")
+    with site.daemon() as daemon:
+        for value in ("two", "three"):
+            site.write("assets/scss/own.txt", value)
+            site.write("assets/scss/_vars.scss", f"$c: {value};")
+            daemon.sync()
+            assert site.output("scss/own.txt") == value
+            assert value in (site.output("site.css") or "")
 
 
 def test_a_link_to_a_file_is_a_source_with_the_content_of_its_target(site: Site) -> None:
@@ -444,10 +478,10 @@ def test_a_changed_sass_style_rebuilds_the_sass_nodes_and_nothing_else(
     site.write("assets/d.js", "d")
     with site.daemon() as daemon:
         change = lambda: site.write("assetd.yml", config + "sass: {style: compressed}\n")  # noqa: E731
-        assert {"assets/a.scss": "built"} == after(site, daemon, change)
+        assert after(site, daemon, change) == {"assets/a.scss": "built"}
         assert site.output("a.css") == "a{b:c}\n"
         replace = lambda: site.replace("assetd.yml", config)  # noqa: E731
-        assert {"assets/a.scss": "cached"} == after(site, daemon, replace)
+        assert after(site, daemon, replace) == {"assets/a.scss": "cached"}
         assert_clean(site)
 
 
@@ -974,6 +1008,12 @@ def test_polling_converges_too(site: Site) -> None:
         assert_clean(site)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((t / "stat").read_text().rpartition(")")[2].split()[0] == "T" for t in tasks)
+
+
 def test_lost_events_are_made_up_for_by_a_scan(site: Site) -> None:
     """The kernel's queue is bounded: when it overflows, everything is looked at."""
     for number in range(10):
@@ -982,10 +1022,11 @@ def test_lost_events_are_made_up_for_by_a_scan(site: Site) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     with site.daemon() as daemon:
         os.kill(daemon.process.pid, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(daemon.process.pid), "the daemon to stop")
         try:
             # Two files by turns: the kernel drops an event that is like the one before it.
             a, b = site.root / "assets/0.txt", site.root / "assets/1.txt"
-            for _ in range(limit // 2 + 100):
+            for _ in range(limit // 2 + 1_000):
                 os.utime(a)
                 os.utime(b)
             for number in range(5):
@@ -1028,7 +1069,10 @@ class Limited(Daemon):
     def __init__(self, site: Site, watches: int) -> None:
         self.site = site
         self._log = site.root.with_name("limited.log")
-        command = f"echo {watches} > /proc/sys/user/max_inotify_watches; exec {sys.executable} -P -m assetd run"
+        command = (
+            f"echo {watches} > /proc/sys/user/max_inotify_watches; "
+            f"exec {sys.executable} -P -m assetd run"
+        )
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 ["unshare", "-Ur", "sh", "-ec", command],
@@ -1199,7 +1243,8 @@ class Chaos:
     def text(self, path: Path) -> str:
         self.serial += 1
         if path.name.endswith(".concat"):
-            return self.random.choice(("files: ['*.txt']", "files: [x.txt]", "files: [a/x.txt, '**/y.css']"))
+            files = self.random.choice(("['*.txt']", "[x.txt]", "[a/x.txt, '**/y.css']"))
+            return f"files: {files}"
         if path.suffix == ".scss":
             imports = self.random.choice(("", "@import 'p';", "@import 'q';", "@import 'a/p';"))
             if path.name == "_p.scss":
@@ -1232,7 +1277,7 @@ class Chaos:
                     self.folder().mkdir(parents=True)
                 case 8:
                     one, other = self.folder(), self.folder()
-                    if one.parent != self.root and other.parent != self.root:
+                    if self.root not in {one.parent, other.parent}:
                         one.rename(other)
                 case 9:
                     folder = self.folder()

@@ -26,6 +26,8 @@ REQUEST_LIMIT: Final = 1 << 20
 REPLY_LIMIT: Final = 64 << 20
 """Bytes that may wait for a client that does not read."""
 CLIENT_LIMIT: Final = 1_200
+BACKLOG: Final = 4096
+"""Clients that may wait to be accepted: a burst must not pass for no daemon at all."""
 SPARE_DESCRIPTORS: Final = 200
 """Left for everything else that we open."""
 _PEER: Final = struct.Struct("=iii")
@@ -84,7 +86,7 @@ class Control:
                 self._listener.bind(where)
         finally:
             os.umask(before)
-        self._listener.listen(128)
+        self._listener.listen(BACKLOG)
         engine.selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:

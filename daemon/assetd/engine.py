@@ -161,7 +161,7 @@ class Order:
     paths: tuple[str, ...] = ()
     """Places of sources or folders, or outputs; empty for everything."""
     force: bool = False
-    tally: Batch = Batch(0, "build", 0.0)
+    tally: Batch = field(default_factory=lambda: Batch(0, "build", 0.0))
     reasons: list[tuple[Source, Reason]] = field(default_factory=list)
     sources: frozenset[Source] | None = None
     """What the paths stand for; None for everything."""
@@ -280,7 +280,6 @@ class Engine:
             for source in self.record.unplaced():
                 self._suspect(source, serial, Lane.BULK)
         self.counts = self.record.count_sources()
-        self.outputs = self.record.count_outputs()
         self.wrong: dict[Source, Entry] = {e.source: e for e in self.record.wrong()}
         self.warned: dict[Source, int] = {
             e.source: sum(len(n.warnings) for n in e.nodes) for e in self.record.warned()
@@ -324,6 +323,11 @@ class Engine:
             or len(self.lookout)
             or self.lookout.reload_at is not None
         )
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs are in place."""
+        return self.record.in_place
 
     def queue(self) -> tuple[int, int, int]:
         """Suspects, jobs that wait for a worker, jobs that a worker holds."""
@@ -638,7 +642,6 @@ class Engine:
         seen = publish.identify(out_dir, path)
         if seen is None:
             record.disown([path])
-            self.outputs -= 1
             reason = Reason(Cause.OUTPUT_MISSING, path)
             self._suspect(output.source, serial, Lane.URGENT, reason=reason)
         elif seen[1] == output.digest:
@@ -844,13 +847,14 @@ class Engine:
 
     def _force_along(self, decided: plans.Plan, serial: int) -> None:
         """A batch that touches a mount takes the mount's forced sources along."""
-        touched = {p.source.mount for p in decided.jobs}
+        planned = {p.source for p in decided.jobs}
+        touched = {source.mount for source in planned}
         for mount in touched:
             for source in self.record.sources_of(mount):
-                if self.layout.forced(source) and source not in self._locked:
-                    if all(p.source != source for p in decided.jobs):
-                        reason = Reason(Cause.FORCE_PATTERN)
-                        self._suspect(source, serial, Lane.BULK, reason=reason)
+                free = source not in self._locked and source not in planned
+                if free and self.layout.forced(source):
+                    reason = Reason(Cause.FORCE_PATTERN)
+                    self._suspect(source, serial, Lane.BULK, reason=reason)
 
     def _note_dry(self, decided: plans.Plan) -> None:
         for order in self._orders:
@@ -955,7 +959,7 @@ class Engine:
             self._pending.append(commit)
             self._in_trouble(error)
             return
-        self._count(piece, change, done)
+        self._count(piece, change)
         self._close_slice(piece)
         self._note_moved(piece.serial, names=_names_moved(piece, change, done))
         self._after_commit(piece, change, done)
@@ -1043,7 +1047,7 @@ class Engine:
 
     # -- what is told ---------------------------------------------------------------------
 
-    def _count(self, piece: _Slice, change: Change, done: Done) -> None:
+    def _count(self, piece: _Slice, change: Change) -> None:
         before = {p.planned.source: p.planned.entry for p in piece.finished}
         before |= {entry.source: entry for entry, _ in piece.drop}
         before |= piece.before
@@ -1058,9 +1062,6 @@ class Engine:
                 self._count_one(old, -1)
                 self.wrong.pop(source, None)
                 self.warned.pop(source, None)
-        fresh = [p for p in change.publish if p.output in done.placed and p.replaces is None]
-        lost = [p for p in change.publish if p.output in done.blocked and p.replaces is not None]
-        self.outputs += len(fresh) - len(lost) - len(done.deleted) - len(done.kept)
 
     def _count_one(self, entry: Entry, by: int) -> None:
         key = (entry.source.mount, entry.state)
@@ -1230,7 +1231,6 @@ class Engine:
         self.pool.stop()
         if new.out_dir != config.out_dir:
             recovery.move_out(config.out_dir, self.record, self.tell)
-            self.outputs = 0
         self._open_project(project)
         self._start_hooks()
         self.lookout.use(self.layout)

@@ -4,6 +4,7 @@ Observer threads and signal handlers post notes; only the owner takes them out. 
 pure: it is told what happened when, and says what is ready.
 """
 
+import contextlib
 import os
 from collections import deque
 from dataclasses import dataclass
@@ -35,10 +36,8 @@ class Inbox(Generic[T]):
 
         While some are left the descriptor stays ready, so that the owner comes back.
         """
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
-        except BlockingIOError:
-            pass
         # Before the notes are taken: a post that comes in between rings once too often,
         # which is harmless; the other order would lose the ring.
         self._rung = False
@@ -98,9 +97,7 @@ class Settling:
         self._recent: deque[float] = deque(maxlen=self.BURST)
         self._forced_below = 0
 
-    def retune(
-        self, gap_seconds: float, patience_seconds: float, deletion_seconds: float
-    ) -> None:
+    def retune(self, gap_seconds: float, patience_seconds: float, deletion_seconds: float) -> None:
         """Go on with other numbers; what waits goes on waiting."""
         self._gap = gap_seconds
         self._patience = patience_seconds
@@ -148,9 +145,7 @@ class Settling:
                 pending.last + self.OPEN_FACTOR * self._gap,
                 pending.first + self.OPEN_FACTOR * self._patience,
             )
-        burst = (
-            len(self._recent) == self.BURST and self._recent[-1] - self._recent[0] < self._gap
-        )
+        burst = len(self._recent) == self.BURST and self._recent[-1] - self._recent[0] < self._gap
         if not burst:
             return 0.0
         return min(self._recent[-1] + self._gap, pending.first + self._patience)

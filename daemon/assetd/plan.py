@@ -224,9 +224,7 @@ def make(
             stamp = sighting.stamp
             if entry is not None and stamp != entry.stamp and stamp and not sighting.racy:
                 refresh.append((source, stamp))
-    return Plan(
-        tuple(jobs), tuple(drop), tuple(restate), tuple(refresh), tuple(deferred), clean
-    )
+    return Plan(tuple(jobs), tuple(drop), tuple(restate), tuple(refresh), tuple(deferred), clean)
 
 
 def _gather(

@@ -229,7 +229,12 @@ class Pool:
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called next, by the monotonic clock."""
+        now = time.monotonic()
         times = [t for worker in self.workers.values() if (t := self._limit(worker)) is not None]
+        # A worker goes from node to node without a word to us, and the next one may have less
+        # time than the one that it is at: look again before that is up.
+        held = [t for worker in self.workers.values() for t in worker.held.values()]
+        times += [now + seconds for ticket in held for _, seconds in ticket.nodes]
         if self._missing:
             times.append(self._not_before)
         if self._hopeless() and self.waiting():
@@ -358,9 +363,7 @@ class Pool:
             ours.pop_all()
         pipe.setblocking(False)
         os.set_blocking(printed, False)
-        return Worker(
-            number, process, pidfd, lifeline, pipe, printed, progress, self._generation
-        )
+        return Worker(number, process, pidfd, lifeline, pipe, printed, progress, self._generation)
 
     def _move(self, worker: Worker, state: WorkerState) -> None:
         worker.state = state

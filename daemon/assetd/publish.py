@@ -40,7 +40,18 @@ def staging_folder(out_dir: str, state_dir: str) -> str:
 
     The answer comes from a rename that is tried: a bind mount has one device number and
     refuses all the same.
+
+    Raises:
+        PublishError: The output root or the state folder cannot be written.
     """
+    try:
+        return _staging_folder(out_dir, state_dir)
+    except OSError as error:
+        where = error.filename2 or error.filename or out_dir
+        raise PublishError(f"{where} cannot be written: {error.strerror}") from error
+
+
+def _staging_folder(out_dir: str, state_dir: str) -> str:
     preferred = os.path.join(state_dir, "staging")
     os.makedirs(preferred, exist_ok=True)
     os.makedirs(out_dir, exist_ok=True)

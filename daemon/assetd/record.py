@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from assetd.errors import RecordError
@@ -41,7 +41,7 @@ HISTORY_BATCHES: Final = 2_000
 """Batches that `why` can still tell about."""
 
 _DDL: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE sources (
     mount TEXT, folder BLOB, name BLOB,
     mtime_ns INTEGER, size INTEGER, inode INTEGER, ctime_ns INTEGER, digest BLOB,
@@ -105,8 +105,8 @@ class Reader:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
         except _FAULTS as error:
             raise _translated(error, path) from error
-        if not 0 <= version < 1000:
-            raise CorruptRecordError(f"{path}: schema {version} never was nor will be")
+        if version < 0 or (version > SCHEMA and self.meta("schema") != str(version)):
+            raise CorruptRecordError(f"{path}: schema {version}, and it says so only once")
         if version > SCHEMA:
             raise RecordError(
                 f"{path} was made by a newer assetd (schema {version}, ours is {SCHEMA}): "
@@ -304,7 +304,10 @@ class Record(Reader):
             self._db.execute("PRAGMA cache_size = -16000")
             self._db.execute("PRAGMA wal_autocheckpoint = 4000")
             if self.version == 0:
-                self._db.executescript(f"BEGIN; {_DDL} PRAGMA user_version = {SCHEMA}; COMMIT;")
+                self._db.executescript(
+                    f"BEGIN; {_DDL} INSERT INTO meta VALUES ('schema', '{SCHEMA}'); "
+                    f"PRAGMA user_version = {SCHEMA}; COMMIT;"
+                )
                 self.version = SCHEMA
             elif self.version != SCHEMA:
                 raise CorruptRecordError(f"{path}: schema {self.version} is too old to be read")
@@ -313,6 +316,8 @@ class Record(Reader):
             raise _translated(error, path) from error
         self.globs = self._rows("SELECT count(*) FROM dependents WHERE kind = 'glob'")[0][0] > 0
         """Whether any source depends on a glob; saves asking for every suspect."""
+        self.in_place = self.count_outputs()
+        """How many outputs are in place; kept, for counting a million takes its time."""
 
     def check(self) -> None:
         """Read all of it, as after a stop that was not clean.
@@ -452,7 +457,8 @@ class Record(Reader):
 
     def commit(self, intent: int, change: Change, done: Done, batch: Batch) -> None:
         """Write what was done, and that nothing is left of the intent."""
-        with self._transaction():
+        outputs = {p.output for p in change.publish} | {d.output for d in change.delete}
+        with self._transaction(), self._counting(outputs):
             self._put(
                 change.put,
                 {(p.output, _key(p.source)) for p in change.publish if p.output in done.placed},
@@ -492,11 +498,12 @@ class Record(Reader):
 
     def disown(self, paths: Iterable[str]) -> None:
         """Forget that outputs are in place: they are missing, or somebody edited them."""
-        with self._transaction():
+        gone = set(paths)
+        with self._transaction(), self._counting(gone):
             self._db.executemany(
                 "UPDATE outputs SET digest = NULL, mtime_ns = NULL, size = NULL, "
                 "inode = NULL, ctime_ns = NULL WHERE path = ?",
-                [(os.fsencode(path),) for path in paths],
+                [(os.fsencode(path),) for path in gone],
             )
 
     def adopt(self, outputs: Iterable[Output]) -> None:
@@ -521,6 +528,7 @@ class Record(Reader):
                 map(_entry_row, entries),
             )
             self._db.executemany("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self.in_place = self.count_outputs()
 
     def _put(self, entries: Sequence[Entry], placed: Container[tuple[str, bytes]]) -> None:
         for entry in entries:
@@ -615,8 +623,10 @@ class Record(Reader):
 
     def _settle_outputs(self, change: Change, done: Done) -> None:
         placed = [p for p in change.publish if p.output in done.placed]
-        # What could not be replaced is still the file that we made, whoever made it.
-        still = [p for p in change.publish if p.output in done.blocked and p.replaces]
+        # What the disk would not replace is still the file that we made, whoever asked for it.
+        # What somebody has edited is theirs.
+        blocked = [p for p in change.publish if p.output in done.blocked and p.replaces]
+        still = [p for p in blocked if done.blocked[p.output].transient]
         self._db.executemany(
             "UPDATE outputs SET digest = NULL, mtime_ns = NULL, size = NULL, "
             "inode = NULL, ctime_ns = NULL WHERE path = ?",
@@ -625,7 +635,7 @@ class Record(Reader):
                 for path in (
                     *done.deleted,
                     *done.kept,
-                    *(p.output for p in (*placed, *still) if p.replaces),
+                    *(p.output for p in (*placed, *blocked) if p.replaces),
                 )
             ],
         )
@@ -677,6 +687,17 @@ class Record(Reader):
                 "slowest = max(slowest, excluded.slowest)",
                 list(runs),
             )
+
+    @contextlib.contextmanager
+    def _counting(self, outputs: Collection[str]) -> Iterator[None]:
+        """Keep `in_place` right over what is done to *outputs*."""
+        before = self._count_of(outputs)
+        yield
+        self.in_place += self._count_of(outputs) - before
+
+    def _count_of(self, outputs: Collection[str]) -> int:
+        sql = "SELECT count(*) FROM outputs WHERE path = ? AND digest IS NOT NULL"
+        return sum(self._db.execute(sql, (os.fsencode(o),)).fetchone()[0] for o in outputs)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from assetd import place as places
 from assetd import publish
 from assetd import stamp as stamps
 from assetd.config import Config
-from assetd.model import Batch, Cause, Change, Deletion, Reason, Tell
+from assetd.model import Batch, Cause, Change, Deletion, Output, Reason, Tell
 from assetd.reconcile import turned_out
 from assetd.record import CorruptRecordError, Record, salvage, set_aside
 from assetd.tree import is_safe_name
@@ -48,11 +48,17 @@ def give_up_record(config: Config, tell: Tell, cause: CorruptRecordError) -> Non
     """
     path = os.path.join(config.state_dir, RECORD_NAME)
     aside = set_aside(path)
-    known = [output for output in salvage(aside) if is_safe_name(output.path)]
+    known = [output for output in salvage(aside) if _is_sane(output)]
     tell("record_damaged", level="warning", cause=str(cause), kept_as=aside, saved=len(known))
     with contextlib.closing(Record(path, durability=config.durability)) as record:
         record.adopt(known)
         note_root(config, record)
+
+
+def _is_sane(output: Output) -> bool:
+    """Whether no part of it can be damaged in a way that matters: its digest decides the rest."""
+    names = (output.path, output.source.path)
+    return output.source.mount.isprintable() and all(map(is_safe_name, names))
 
 
 def ended_cleanly(record: Record) -> bool:

@@ -9,8 +9,10 @@ behind it runs.  A file that changes while it is read is caught by comparing bef
 what was read of it is then worth nothing, and the node runs again.
 """
 
-import contextlib
+import errno
 import os
+import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +35,8 @@ from assetd.model import (
     NodeState,
     Outcome,
     Place,
-    Stamp,
     Staged,
+    Stamp,
 )
 from assetd.processor import Options, Processor, Published
 from assetd.step import Desk, glob_digest, targets
@@ -44,6 +46,14 @@ from assetd.tree import Node, Tree, TreeError, grow
 ATTEMPTS: Final = 3
 """How often a node is run when its files change under it, before the owner is told to wait."""
 
+_TRANSIENT: Final = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    }
+)
+"""The machine is in trouble, not the source: worth another try when nothing has changed."""
+_KINDS: Final = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO"}
 
 InPlace: TypeAlias = Callable[[str], Iterable[tuple[str, str]]]
 """Each output that the sources of a mount have in place, with its source's path."""
@@ -256,17 +266,19 @@ class _Attempt:
         kept = set(keep)
         for path in self.every_staged:
             if path not in kept:
-                with contextlib.suppress(OSError):
+                try:
                     os.unlink(path)
+                except IsADirectoryError:  # a processor's bug
+                    shutil.rmtree(path, ignore_errors=True)
+                except OSError:
+                    pass
 
     def _node(self, index: int, node: Node) -> NodeRecord:
         taker = self.takers[node.processor]
         old = self.old.get((node.processor, node.path))
         input_ = self._input_digest(node)
         if input_ is None:
-            empty = NodeRecord(
-                node.processor, node.path, taker.version, taker.options_digest, ""
-            )
+            empty = NodeRecord(node.processor, node.path, taker.version, taker.options_digest, "")
             return replace(old or empty, state=NodeState.WAITING, failure=None, seconds=0.0)
         same_way = (
             old is not None
@@ -326,10 +338,11 @@ class _Attempt:
             for dependency in result.dependencies:
                 if dependency.key not in before:
                     before[dependency.key] = self._current(dependency.key)
-            if all(before[d.key] == d.digest for d in result.dependencies):
-                # Fetched at once: a result whose contents were trimmed away is no result.
-                if all(self._fetch(index, made) for made in result.made):
-                    return result
+            # Fetched at once: a result whose contents were trimmed away is no result.
+            if all(before[d.key] == d.digest for d in result.dependencies) and all(
+                self._fetch(index, made) for made in result.made
+            ):
+                return result
         return None
 
     def _fetch(self, index: int, made: Made) -> bool:
@@ -353,9 +366,7 @@ class _Attempt:
         companions: dict[str, Path] = {}
         if node.parent is not None:
             parent = self.tree.nodes[node.parent]
-            companions = {
-                n: Path(self._materialize(node.parent, n)) for n in parent.companions
-            }
+            companions = {n: Path(self._materialize(node.parent, n)) for n in parent.companions}
         started = time.perf_counter()
         for attempt in range(ATTEMPTS):
             began_ns = time.time_ns()
@@ -380,16 +391,15 @@ class _Attempt:
             made: tuple[Made, ...] = ()
             runner.at_node(index)
             try:
-                if taker.missing is not None:
-                    raise BuildError(f"{node.processor} {taker.missing}")
-                taker.processor.process(desk)
+                _run(taker, desk)
                 made = self._collect(desk)
             except BuildError as error:
                 failure = desk.diagnose(error)
             except OSError as error:
                 text = f"{node.processor}: {error}"
-                failure = replace(desk.diagnose(BuildError(text)), transient=True)
-            except Exception as error:  # a plugin's bug fails its own job
+                transient = error.errno in _TRANSIENT
+                failure = replace(desk.diagnose(BuildError(text)), transient=transient)
+            except Exception as error:  # noqa: BLE001 - a plugin's bug fails its own job
                 text = f"{node.processor} raised {type(error).__name__}: {error}"
                 failure = desk.diagnose(BuildError(text))
             finally:
@@ -465,14 +475,19 @@ class _Attempt:
         names = desk.announced if desk.announced is not None else tuple(desk.staged)
         for name in names:
             path = desk.staged.get(name)
-            if path is None or not os.path.lexists(path):
+            try:
+                found = None if path is None else os.lstat(path)
+            except FileNotFoundError:
+                found = None
+            if path is None or found is None:
                 raise BuildError(f"{desk.processor} announced {name} and did not make it")
+            if not stat.S_ISREG(found.st_mode):
+                kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+                raise BuildError(f"{desk.processor} made {kind} of {name}: expected a file")
             digest = desk.digests.get(name)
             if digest is None:
-                if os.path.islink(path):
-                    raise BuildError(f"{desk.processor} made a link of {name}: expected a file")
                 digest = stamps.digest_file(path)[0]
-            made.append(Made(name, digest, os.stat(path).st_size))
+            made.append(Made(name, digest, found.st_size))
         return tuple(made)
 
     def _input_digest(self, node: Node) -> Digest | None:
@@ -551,11 +566,15 @@ class _Attempt:
         return stamps.read(places.path(place, self.runner.project))
 
 
+def _run(taker: Opened, desk: Desk) -> None:
+    if taker.missing is not None:
+        raise BuildError(f"{taker.processor.name} {taker.missing}")
+    taker.processor.process(desk)
+
+
 def _sync(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-

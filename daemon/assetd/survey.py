@@ -99,8 +99,15 @@ class Layout:
             repr([(m.name, m.place) for m in config.mounts]),
             repr((config.ignore, config.force, BUILT_IN_IGNORES)),
             *(
-                repr((m.name, [(o.processor.name, o.version, o.options_digest)
-                               for o in self.takers(m.name)]))
+                repr(
+                    (
+                        m.name,
+                        [
+                            (o.processor.name, o.version, o.options_digest)
+                            for o in self.takers(m.name)
+                        ],
+                    )
+                )
                 for m in config.mounts
             ),
         ]
@@ -162,12 +169,7 @@ class Survey:
             return Sighting(None)
         entry = self.entry(source)
         racy = stamps.is_racy(stamp)
-        if (
-            entry is None
-            or entry.digest is None
-            or stamp == entry.stamp
-            or stamp.size > HASH_LIMIT
-        ):
+        if entry is None or entry.digest is None or stamp == entry.stamp or stamp.size > HASH_LIMIT:
             return Sighting(stamp, None, racy)
         fact = stamps.look(path, "")
         return Sighting(stamp, fact.digest, fact.stamp is None)

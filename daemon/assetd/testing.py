@@ -28,9 +28,7 @@ T = TypeVar("T")
 DEADLINE_SECONDS: Final = 30.0
 
 
-def wait_for(
-    question: Callable[[], T], what: str = "it", seconds: float = DEADLINE_SECONDS
-) -> T:
+def wait_for(question: Callable[[], T], what: str = "it", seconds: float = DEADLINE_SECONDS) -> T:
     """Ask until the answer is true, and give it.
 
     Raises:

@@ -143,12 +143,12 @@ def _ask_names(taker: Taker, path: str) -> Names:
     try:
         names = taker.processor.outputs(path, taker.options)
         every = (*names.primary, *names.companions)
-        bad = next((n for n in every if not is_safe_name(n)), None)
+        bad = [name for name in every if not is_safe_name(name)]
     except Exception as error:  # a plugin's bug must not end the daemon
         raise TreeError(_bug(taker, "outputs", path, error)) from error
-    if bad is not None:
+    if bad:
         raise TreeError(
-            f"{taker.processor.name} would make {bad!r}, which is no path below the output root"
+            f"{taker.processor.name} would make {bad[0]!r}, which is no path below the output root"
         )
     if len(set(every)) != len(every) or not names.primary:
         raise TreeError(f"{taker.processor.name} announces {every!r}: expected different names")

@@ -34,7 +34,9 @@ _RUBY: Final = re.compile(
     r"(?<![\w-])(?:sprite[\w-]*|image-(?:url|width|height)|inline-(?:image|font-files|sprite)|"
     r"stylesheet-url|generated-image-url)(?=\()"
 )
-_SPRITE_IMPORT: Final = re.compile(r"""^@import\s+["'][^"']*\*\.(?:png|gif|jpe?g|svg)""", re.MULTILINE)
+_SPRITE_IMPORT: Final = re.compile(
+    r"""^@import\s+["'][^"']*\*\.(?:png|gif|jpe?g|svg)""", re.MULTILINE
+)
 
 
 def _runs_command(options: Options) -> bool:
@@ -42,7 +44,7 @@ def _runs_command(options: Options) -> bool:
 
 
 def _is_root(path: str, options: Options) -> bool:
-    return path == os.path.normpath(options["config_path"])
+    return bool(path == os.path.normpath(options["config_path"]))
 
 
 def _matches(path: str, options: Options) -> bool:
@@ -105,8 +107,8 @@ def _compass(step: Step) -> None:
     except BuildError as error:
         text = "" if error.file is None else _text(os.path.join(step.project, error.file))
         if _SPRITE_IMPORT.search(text) and "unreadable" in error.message:
-            place = {"file": error.file, "line": error.line, "column": error.column}
-            raise step.fail(_message("sprites"), **place) from error
+            told = _message("sprites")
+            raise step.fail(told, file=error.file, line=error.line, column=error.column) from error
         raise
 
 

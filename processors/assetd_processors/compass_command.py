@@ -28,7 +28,10 @@ OPTIONS: Final = (
 )
 _READ: Final = ("scss", "sass", "css", "rb", "png", "gif", "jpg", "jpeg", "svg")
 """What a run may read.  Compass does not tell what it did read."""
-_ERROR: Final = re.compile(r"^\s*error (?P<file>\S.*?) \(Line (?P<line>\d+)(?: of (?P<of>.+?))?: (?P<text>.*)\)\s*$", re.MULTILINE)
+_ERROR: Final = re.compile(
+    r"^\s*error (?P<file>\S.*?) \(Line (?P<line>\d+)(?: of (?P<of>.+?))?: (?P<text>.*)\)\s*$",
+    re.MULTILINE,
+)
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _VERSION: Final = re.compile(r"\d+(?:\.\w+)+")
 

@@ -191,7 +191,9 @@ concat = Processor(
     outputs=_outputs,
     process=_concat,
     options=(
-        Option("source_map", bool, False, "Make x.js.map or x.css.map too, with the sources in it."),
+        Option(
+            "source_map", bool, False, "Make x.js.map or x.css.map too, with the sources in it."
+        ),
     ),
     cheap=True,
 )

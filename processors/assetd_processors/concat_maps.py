@@ -15,7 +15,8 @@ from assetd_processors.sass_paths import stable_name, url
 MAPPED: Final = (".js", ".mjs", ".cjs", ".css")
 
 _COMMENT: Final = re.compile(
-    rb"(?://[#@][ \t]*sourceMappingURL=(\S+)[ \t]*$)|(?:/\*[#@][ \t]*sourceMappingURL=(\S+?)[ \t]*\*/)",
+    rb"//[#@][ \t]*sourceMappingURL=(\S+)[ \t]*$|"
+    rb"/\*[#@][ \t]*sourceMappingURL=(\S+?)[ \t]*\*/",
     re.MULTILINE,
 )
 

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from assetd.processor import (
+    NORMAL,
     BuildError,
     Option,
     Options,
@@ -89,8 +90,11 @@ lightningcss = Processor(
     outputs=same_name,
     process=_process,
     default=False,
+    priority=NORMAL + 20,  # behind those that make the CSS, and postcss
     options=(
-        Option("minify", bool, True, "Make it as small as it gets; else it is laid out for people."),
+        Option(
+            "minify", bool, True, "Make it as small as it gets; else it is laid out for people."
+        ),
         Option(
             "targets",
             list[str],

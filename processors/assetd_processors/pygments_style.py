@@ -43,12 +43,14 @@ def _process(step: Step) -> None:
     root = recipes.compose(step)
     values: dict[str, yaml.Node] = {}
     if root is not None:
-        values = recipes.mapping(step, root, _KEYS, f"a mapping with the keys {' and '.join(_KEYS)}")
+        values = recipes.mapping(
+            step, root, _KEYS, f"a mapping with the keys {' and '.join(_KEYS)}"
+        )
     told = {
         key: recipes.scalar(step, node, f"expected a name for {key}")
         for key, node in values.items()
     }
-    style = told.get("style", step.options["style"])
+    style: str = told["style"] if "style" in told else step.options["style"]
     known = sorted(get_all_styles())
     if style not in known:
         message = f"Pygments has no style {style!r}{recipes.did_you_mean(style, known)}"
@@ -67,7 +69,9 @@ pygments_style = Processor(
     process=_process,
     options=(
         Option("style", str, "default", "The style of files that name none."),
-        Option("class", str, ".highlight", "What stands before the selectors of files that say none."),
+        Option(
+            "class", str, ".highlight", "What stands before the selectors of files that say none."
+        ),
     ),
     tool=_tool,
     cheap=True,

@@ -56,7 +56,9 @@ def wrong(step: Step, node: "yaml.Node", message: str) -> BuildError:
     return step.fail(message, file=step.origin, line=mark.line + 1, column=mark.column + 1)
 
 
-def mapping(step: Step, node: "yaml.Node", known: Sequence[str], what: str) -> "dict[str, yaml.Node]":
+def mapping(
+    step: Step, node: "yaml.Node", known: Sequence[str], what: str
+) -> "dict[str, yaml.Node]":
     """The values of a mapping by their keys.
 
     Args:

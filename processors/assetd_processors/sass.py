@@ -33,7 +33,8 @@ def _include_only(path: str, options: Options) -> bool:
 
 
 def _tool(setting: Setting) -> Tool:
-    return _ENGINES[setting.options["engine"]].tool()
+    tool: Tool = _ENGINES[setting.options["engine"]].tool()
+    return tool
 
 
 def _warm(setting: Setting) -> object:

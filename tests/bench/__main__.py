@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from assetd.testing import Daemon, Site, wait_for
 from tests.bench import trees
+
+from assetd.testing import Daemon, Site, wait_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`compass` compiles Sass with Compass: its style sheets under LibSass, or the user's own command."""
+"""`compass` compiles Sass with Compass: under LibSass, or by the user's own command."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,10 @@ def test_it_takes_nothing_until_it_is_enabled() -> None:
     """Then it comes before `sass`."""
     assert not compass.matches("a.scss", OPTIONS)
     assert not compass.include_only("_a.scss", OPTIONS)
-    assert [n for n in ("a.scss", "b.SASS", "c.css") if compass.matches(n, ON)] == ["a.scss", "b.SASS"]
+    assert [n for n in ("a.scss", "b.SASS", "c.css") if compass.matches(n, ON)] == [
+        "a.scss",
+        "b.SASS",
+    ]
     assert compass.include_only("x/_a.scss", ON)
     assert compass.priority < sass.priority
     with_map = ON | {"source_map": True}
@@ -192,7 +195,7 @@ def test_it_runs_where_its_configuration_lies(bench: "Bench", command: Path) -> 
             "assets/other.scss": "",
         }
     )
-    given = {
+    given: dict[str, Any] = {
         "bin": str(command),
         "config_path": "css/setup.rb",
         "frameworks": ["susy", "ext/more"],
@@ -204,7 +207,15 @@ def test_it_runs_where_its_configuration_lies(bench: "Bench", command: Path) -> 
     (ran,) = runs(command)
     assert ran["cwd"] == str(bench.mount / "css")
     arguments = ran["arguments"]
-    assert arguments[:7] == ["compile", "--config", "setup.rb", "--load", "susy", "--load", "ext/more"]
+    assert arguments[:7] == [
+        "compile",
+        "--config",
+        "setup.rb",
+        "--load",
+        "susy",
+        "--load",
+        "ext/more",
+    ]
     assert arguments[9].startswith("--cache=../../../staging/")
     assert arguments[9].endswith("/tmp/a b")
     places = [place for kind, place, _ in desk.depended if kind is Kind.FILE]
@@ -227,7 +238,11 @@ def test_it_runs_where_its_configuration_lies(bench: "Bench", command: Path) -> 
     ],
 )
 def test_what_is_wrong_is_told(
-    bench: "Bench", command: Path, files: dict[str, str | bytes], options: dict[str, Any], message: str
+    bench: "Bench",
+    command: Path,
+    files: dict[str, str | bytes],
+    options: dict[str, Any],
+    message: str,
 ) -> None:
     """At the style sheet, if Compass names one."""
     bench.write({"assets/config.rb": ""} | files)

@@ -23,7 +23,9 @@ def made(bench: "Bench", css: str | bytes, **options: Any) -> str:
 
 def test_it_takes_style_sheets_that_are_not_small_yet() -> None:
     """Only where a filter names it: a chain must not change because a library is installed."""
-    assert [n for n in ("a.css", "b.CSS", "c.min.css", "d.scss") if lightningcss.matches(n, {})] == [
+    assert [
+        n for n in ("a.css", "b.CSS", "c.min.css", "d.scss") if lightningcss.matches(n, {})
+    ] == [
         "a.css",
         "b.CSS",
     ]
@@ -74,9 +76,7 @@ def test_a_real_style_sheet_is_that_of_the_library(bench: "Bench", node_modules:
         (b"a {}\n\xff", "assets/x.css:2: not UTF-8: save it as UTF-8"),
     ],
 )
-def test_broken_css_is_told_with_its_place(
-    bench: "Bench", css: str | bytes, expected: str
-) -> None:
+def test_broken_css_is_told_with_its_place(bench: "Bench", css: str | bytes, expected: str) -> None:
     """Lines and columns from 1."""
     bench.write({"assets/x.css": css})
     problem, _ = bench.refuse(lightningcss, "x.css")

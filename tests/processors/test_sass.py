@@ -71,7 +71,8 @@ def test_the_owner_learns_the_version_without_loading_the_compiler() -> None:
     """The extension holds the GIL and may crash: it is for workers."""
     code = (
         "import sys; from pathlib import Path; from assetd.processor import Setting;"
-        "from assetd_processors.sass import sass; print(sass.tool(Setting(Path('/'), {'engine': 'libsass'}, None)));"
+        "from assetd_processors.sass import sass;"
+        "print(sass.tool(Setting(Path('/'), {'engine': 'libsass'}, None)));"
         "assert '_sass' not in sys.modules"
     )
     done = subprocess.run(

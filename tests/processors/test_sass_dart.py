@@ -70,7 +70,12 @@ def by_command_line(cwd: Path, entry: Path, *arguments: str) -> bytes:
 
 @pytest.mark.parametrize("style", ["expanded", "compressed"])
 @pytest.mark.parametrize(
-    "path", ["bootstrap-5/scss/bootstrap.scss", "bulma-1/bulma.scss", "foundation-sites/assets/foundation.scss"]
+    "path",
+    [
+        "bootstrap-5/scss/bootstrap.scss",
+        "bulma-1/bulma.scss",
+        "foundation-sites/assets/foundation.scss",
+    ],
 )
 def test_real_style_sheets_are_those_of_the_command_line(
     dart: "Bench", node_modules: Path, tmp_path: Path, path: str, style: str
@@ -125,14 +130,18 @@ def test_nothing_makes_what_the_command_line_makes(dart: "Bench", name: str) -> 
 
 def test_a_byte_order_mark_is_no_text(dart: "Bench", tmp_path: Path) -> None:
     """In the entry and in what it loads, as on the command line."""
-    dart.write({"assets/x.scss": '\ufeff@use "y";\nd { e: "é" }', "assets/_y.scss": "\ufeffa { b: c }"})
+    dart.write(
+        {"assets/x.scss": '\ufeff@use "y";\nd { e: "é" }', "assets/_y.scss": "\ufeffa { b: c }"}
+    )
     expected = by_command_line(tmp_path, dart.mount / "x.scss", "--no-source-map")
     assert css_of(dart, "x.scss").encode() == expected
 
 
 def test_the_map_holds_sources_with_names_that_travel(dart: "Bench") -> None:
     """The same project elsewhere gives the same bytes."""
-    dart.write({"vendor/_lib.scss": "b { c: d }"} | SITE | {"assets/x.scss": '@use "lib";\na {b: c}'})
+    dart.write(
+        {"vendor/_lib.scss": "b { c: d }"} | SITE | {"assets/x.scss": '@use "lib";\na {b: c}'}
+    )
     made = dart.make(sass, "x.scss", engine="dart", source_map=True, load_paths=["vendor"])
     source_map = json.loads(made["x.css.map"])
     assert source_map["file"] == "x.css"
@@ -154,7 +163,9 @@ def test_what_a_node_before_it_made_imports_as_if_it_lay_in_the_mount(
     assert problem == "assets/css/other.scss:1:21: Undefined variable."
 
 
-def _refused(bench: "Bench", path: str, made: Path | None = None, **options: Any) -> tuple[str, Any]:
+def _refused(
+    bench: "Bench", path: str, made: Path | None = None, **options: Any
+) -> tuple[str, Any]:
     desk = bench.desk(sass, path, made, engine="dart", **options)
     with pytest.raises(BuildError) as caught:
         sass.process(desk)
@@ -393,7 +404,9 @@ def test_a_compiler_that_dies_of_a_source_fails_it(dart: "Bench", tmp_path: Path
 def test_a_compiler_that_prints_rubbish_fails_its_source(dart: "Bench", tmp_path: Path) -> None:
     """It is replaced then, because nothing that it says can be trusted."""
     script = tmp_path / "compiler"
-    script.write_text("#!/bin/sh\necho hello world, this is no packet at all; exec cat >/dev/null\n")
+    script.write_text(
+        "#!/bin/sh\necho hello world, this is no packet at all; exec cat >/dev/null\n"
+    )
     script.chmod(0o755)
     dart.warm["sass"] = sass_compiler.Compiler((str(script),), 0.5)
     dart.write({"assets/x.scss": ""})

@@ -103,13 +103,33 @@ def test_no_pages_make_an_empty_sitemap(bench: "Bench", text: str) -> None:
         ("locations:\n- url: https://me:pw@a/", "2:8", "'https://me:pw@a/': a URL for everybody"),
         ("locations:\n- url: https://a/b c", "2:8", "'https://a/b c': a URL holds no blanks"),
         ("locations:\n- url: https://a:b/", "2:8", "'https://a:b/': not a URL: Port"),
-        (f"locations:\n- url: https://a/{'x' * 2048}", "2:8", f"'https://a/{'x' * 2048}': a URL must"),
-        ("locations:\n- {url: https://a/, lastmod: 22.11.2026}", "2:30", "'22.11.2026': expected a"),
-        ("locations:\n- {url: https://a/, lastmod: 2026-02-30}", "2:30", "'2026-02-30': expected a"),
-        ("locations:\n- {url: https://a/, changefreq: often}", "2:33", "'often': expected one of alw"),
+        (
+            f"locations:\n- url: https://a/{'x' * 2048}",
+            "2:8",
+            f"'https://a/{'x' * 2048}': a URL must",
+        ),
+        (
+            "locations:\n- {url: https://a/, lastmod: 22.11.2026}",
+            "2:30",
+            "'22.11.2026': expected a",
+        ),
+        (
+            "locations:\n- {url: https://a/, lastmod: 2026-02-30}",
+            "2:30",
+            "'2026-02-30': expected a",
+        ),
+        (
+            "locations:\n- {url: https://a/, changefreq: often}",
+            "2:33",
+            "'often': expected one of alw",
+        ),
         ("locations:\n- {url: https://a/, priority: 1.1}", "2:31", "'1.1': expected a number from"),
         ("locations:\n- {url: https://a/, priority: high}", "2:31", "'high': expected a number"),
-        ("locations:\n- {url: https://a/, prio: 1}", "2:21", "unknown key 'prio' (did you mean 'pri"),
+        (
+            "locations:\n- {url: https://a/, prio: 1}",
+            "2:21",
+            "unknown key 'prio' (did you mean 'pri",
+        ),
         ("autogen: [{files: x}]", "1:11", "the key mount is missing"),
         ("autogen: [{mount: x}]", "1:11", "the key files is missing"),
         ("autogen: [{mount: x, files: y}]", "1:11", "say where the pages are served: with base"),
@@ -136,7 +156,9 @@ def test_what_is_wrong_is_told_with_its_place(
     assert str(problem).startswith(f"assets/x.sitemap:{place}: {message}")
 
 
-@pytest.mark.parametrize("date", ["2026", "2026-11", "2026-11-22", "2026-11-22T17:00Z", "2026-11-22T17:00:01.5-01:00"])
+@pytest.mark.parametrize(
+    "date", ["2026", "2026-11", "2026-11-22", "2026-11-22T17:00Z", "2026-11-22T17:00:01.5-01:00"]
+)
 def test_dates_are_those_of_the_w3c(date: str) -> None:
     """From a year to a fraction of a second."""
     assert sitemap_xml.checked_date(date) == date
@@ -151,14 +173,23 @@ def test_doubtful_pages_are_warned_of(bench: "Bench") -> None:
         "assets/x.sitemap:3: https://a/ stands here twice",
         "assets/x.sitemap: search engines want one host to a sitemap, and this one has a, b",
     ]
-    assert pages(Path(desk.staged["x.xml"]).read_text()) == [{"loc": "https://a/"}, {"loc": "https://b/"}]
+    assert pages(Path(desk.staged["x.xml"]).read_text()) == [
+        {"loc": "https://a/"},
+        {"loc": "https://b/"},
+    ]
 
 
 # Splitting
 
 
 LOCATIONS = st.lists(
-    st.builds(Location, st.text("a&<'", min_size=1, max_size=80), st.none() | st.just("2026"), st.none(), st.none()),
+    st.builds(
+        Location,
+        st.text("a&<'", min_size=1, max_size=80),
+        st.none() | st.just("2026"),
+        st.none(),
+        st.none(),
+    ),
     max_size=60,
 )
 
@@ -208,7 +239,9 @@ def test_an_index_needs_to_know_where_it_is_served(bench: "Bench") -> None:
 RULE = "autogen:\n- {mount: assets, files: ['**/*.html'], base: 'https://example.org/s/'"
 
 
-def generated(bench: "Bench", text: str, names: Sequence[str], **options: Any) -> list[dict[str, str]]:
+def generated(
+    bench: "Bench", text: str, names: Sequence[str], **options: Any
+) -> list[dict[str, str]]:
     bench.write({"assets/x.sitemap": text})
     desk = bench.desk(sitemap, "x.sitemap", **options)
 
@@ -298,7 +331,7 @@ def test_one_build_lists_all_that_it_made(site: Site) -> None:
         site.write(f"assets/n/{number:03}.html", "n")
     site.build()
     expected = ["a/b.html", "", *(f"n/{n:03}.html" for n in range(300)), "t.html"]
-    expected = sorted(expected[:-1], key=lambda n: n or "index.html") + ["t.html"]
+    expected = [*sorted(expected[:-1], key=lambda n: n or "index.html"), "t.html"]
     assert urls(site.output("all.xml")) == [f"{BASE}/{name}" for name in expected]
     assert site.build()["batch"]["changed"] == 0
 

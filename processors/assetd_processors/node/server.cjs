@@ -55,9 +55,10 @@ const kit = {
 };
 
 function handler(tool) {
+  if (path.isAbsolute(tool)) return require(tool); // a plugin's: `forget` drops it, it may be edited
   let found = handlers.get(tool);
   if (found === undefined) {
-    found = require(path.isAbsolute(tool) ? tool : `./tools/${tool}.cjs`);
+    found = require(`./tools/${tool}.cjs`);
     handlers.set(tool, found);
   }
   return found;

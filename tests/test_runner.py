@@ -1,0 +1,401 @@
+"""A runner: the nodes that must run do, the others do not, and every result is of one moment."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assetd import stamp as stamps
+from assetd.model import Diagnostic, Digest, Job, NodeState, Outcome, Source
+from assetd.processor import Names, Processor, Step, suffix
+from assetd.runner import MountSetting, Runner
+from assetd.stamp import digest_bytes
+from assetd.store import Store
+
+BUILT, CACHED, CLEAN = NodeState.BUILT, NodeState.CACHED, NodeState.CLEAN
+FAILED, WAITING = NodeState.FAILED, NodeState.WAITING
+
+Process = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A processor ready to run."""
+
+    processor: Processor
+    options: Mapping[str, Any] = field(default_factory=dict)
+    version: str = "1"
+    missing: str | None = None
+
+    @property
+    def options_digest(self) -> Digest:
+        return digest_bytes(repr(sorted(self.options.items())).encode())
+
+
+@dataclass
+class Bench:
+    """A project with one mount, and what a record would know of its sources."""
+
+    root: Path
+    takers: list[Opened] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+    """The processors that were asked in the last job."""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    out: dict[str, str] = field(default_factory=dict)
+    """What is in place, by output."""
+    runner: Runner | None = None
+
+    @property
+    def mount(self) -> Path:
+        return self.root / "site"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the mount, and wait until its stamp proves its content."""
+        path = self.mount / name
+        path.write_text(text)
+        settle(path)
+        return path
+
+    def take(
+        self, name: str, from_: str, to: str, process: Process, map_: str = "", **more: Any
+    ) -> None:
+        """Add a processor that makes of a file that ends in *from_* one that ends in *to*."""
+
+        def announce(path: str, _options: Mapping[str, Any]) -> Names:
+            stem = path.removesuffix(from_)
+            return Names((stem + to,), (stem + map_,) if map_ else ())
+
+        def noted(step: Step) -> None:
+            self.ran.append(name)
+            process(step)
+
+        made = Processor(
+            name=name, version="1", matches=suffix(from_), outputs=announce, process=noted, **more
+        )
+        self.takers.append(Opened(made))
+
+    def turn(self, name: str, **changes: Any) -> None:
+        """Change a processor's version, options or tool, as a new configuration would."""
+        self.takers = [
+            replace(t, **changes) if t.processor.name == name else t for t in self.takers
+        ]
+        self.runner = None
+
+    def build(self, path: str = "a.txt", *, force: bool = False) -> Outcome:
+        """Run a job as the owner would, and put in place what it staged."""
+        self.ran.clear()
+        if self.runner is None:
+            mounts = {"site": MountSetting(str(self.mount), tuple(self.takers))}
+            store = Store(str(self.root / "store"))
+            self.runner = Runner(str(self.root), mounts, str(self.staging), store, {})
+        known = self.jobs.get(path, Job(1, Source("site", path)))
+        published = {name: digest_bytes(text.encode()) for name, text in self.out.items()}
+        outcome = self.runner.run(replace(known, published=published, force=force))
+        # Whatever happened in a job, staging holds the outputs that it hands over alone.
+        staged = {os.path.basename(s.staged) for s in outcome.staged}
+        assert staged == set(os.listdir(self.staging))
+        for each in outcome.staged:
+            content = Path(each.staged).read_bytes()
+            assert (each.digest, each.size) == (digest_bytes(content), len(content))
+            self.out[each.output] = content.decode()
+            os.unlink(each.staged)
+        if outcome.settled and outcome.died is None:
+            self.jobs[path] = replace(known, nodes=outcome.nodes)
+        return outcome
+
+    def states(self, path: str = "a.txt", *, force: bool = False) -> list[NodeState]:
+        return [node.state for node in self.build(path, force=force).nodes]
+
+    def failure(self, path: str = "a.txt") -> Diagnostic:
+        """Run a job of which one node fails; gives how."""
+        outcome = self.build(path)
+        [failure] = [n.failure for n in outcome.nodes if n.failure is not None]
+        assert outcome.failed
+        return failure
+
+    def chain(self) -> None:
+        """Two nodes: strip the `#` lines, then add an end."""
+        self.take("strip", ".txt", ".mid", strip)
+        self.take("end", ".mid", ".out", end)
+
+
+def settle(path: Path) -> None:
+    deadline = time.monotonic() + 5.0
+    found = stamps.read(str(path))
+    while found is not None and stamps.is_racy(found):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def strip(step: Step) -> None:
+    lines = step.input.read_text().splitlines()
+    step.write(step.path.replace(".txt", ".mid"), "|".join(x for x in lines if x[:1] != "#"))
+
+
+def end(step: Step) -> None:
+    text = step.input.read_text()
+    if "bad" in text:
+        raise step.fail("it is bad", line=1, column=3)
+    step.write(step.path.replace(".mid", ".out"), text + step.options.get("end", "."))
+
+
+def upper(step: Step) -> None:
+    step.write(step.path.replace(".txt", ".out"), step.input.read_text().upper())
+
+
+def including(name: str) -> Process:
+    """A process whose output is the content of the file *name* beside the input."""
+
+    def include(step: Step) -> None:
+        path = step.mount / name
+        step.depends(path)
+        text = path.read_text() if path.exists() else "absent"
+        if "bad" in text:
+            raise step.fail("it is bad", file=path, line=1)
+        step.write(step.path.replace(".txt", ".out"), text)
+
+    return include
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    made = Bench(tmp_path)
+    made.mount.mkdir()
+    made.staging.mkdir()
+    made.write("a.txt", "one\n#note")
+    return made
+
+
+def test_a_source_is_built_and_then_clean_while_nothing_moves(bench: Bench) -> None:
+    """The second job runs nobody, stages nothing and claims the same."""
+    bench.chain()
+    first = bench.build()
+    assert ([n.state for n in first.nodes], bench.out) == ([BUILT, BUILT], {"a.out": "one."})
+    assert (digest_bytes(b"one\n#note"), stamps.read(str(bench.mount / "a.txt")), True) == (
+        first.digest,
+        first.stamp,
+        first.settled,
+    )
+    second = bench.build()
+    assert ([n.state for n in second.nodes], bench.ran, second.staged) == ([CLEAN, CLEAN], [], ())
+    assert ("a.out",) == first.claims == second.claims
+    assert [n.made for n in first.nodes] == [n.made for n in second.nodes]
+
+
+def test_a_result_that_is_what_it_was_stops_the_chain(bench: Bench) -> None:
+    """A comment more in the source makes no work behind the node that strips it."""
+    bench.chain()
+    bench.build()
+    bench.write("a.txt", "one\n#another note")
+    assert (bench.states(), bench.ran) == ([BUILT, CLEAN], ["strip"])
+    bench.write("a.txt", "two")
+    assert (bench.states(), bench.out) == ([BUILT, BUILT], {"a.out": "two."})
+
+
+def test_other_options_of_a_node_run_that_node_alone(bench: Bench) -> None:
+    """Its input comes from the store."""
+    bench.chain()
+    bench.build()
+    bench.turn("end", options={"end": "!"})
+    assert (bench.states(), bench.ran) == ([CLEAN, BUILT], ["end"])
+    assert bench.out == {"a.out": "one!"}
+
+
+def test_an_input_that_the_store_has_lost_is_made_again(bench: Bench) -> None:
+    """Nothing in the store is needed: losing it costs time."""
+    bench.chain()
+    bench.build()
+    shutil.rmtree(bench.root / "store")
+    assert bench.states() == [CLEAN, CLEAN]
+    bench.turn("end", options={"end": "!"})
+    assert (bench.states(), bench.ran) == ([BUILT, BUILT], ["strip", "end"])
+    assert bench.out == {"a.out": "one!"}
+
+
+def test_an_output_that_is_not_in_place_is_staged_from_the_store(bench: Bench) -> None:
+    """Nobody runs for it, unless the store has lost it too."""
+    bench.chain()
+    bench.build()
+    bench.out.clear()
+    assert (bench.states(), bench.ran, bench.out) == ([CLEAN, CLEAN], [], {"a.out": "one."})
+    bench.out.clear()
+    shutil.rmtree(bench.root / "store")
+    assert (bench.states(), bench.out) == ([BUILT, BUILT], {"a.out": "one."})
+
+
+@pytest.mark.parametrize("change", [{"version": "2"}, {"options": {"other": 1}}])
+def test_another_version_or_option_runs_the_node(bench: Bench, change: dict[str, Any]) -> None:
+    """Both are part of its key."""
+    bench.chain()
+    bench.build()
+    bench.turn("strip", **change)
+    assert (bench.states(), bench.ran) == ([BUILT, CLEAN], ["strip"])
+
+
+def test_an_input_that_was_built_before_comes_from_the_store(bench: Bench) -> None:
+    """Going back to another branch costs no run."""
+    bench.chain()
+    bench.build()
+    bench.write("a.txt", "two")
+    bench.build()
+    bench.write("a.txt", "one\n#note")
+    assert (bench.states(), bench.ran, bench.out) == ([CACHED, CACHED], [], {"a.out": "one."})
+
+
+def test_a_content_that_the_store_holds_damaged_is_made_again(bench: Bench) -> None:
+    """What does not have its digest is no result."""
+    bench.chain()
+    bench.build()
+    for path in (bench.root / "store" / "objects").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"cut sh")
+    bench.jobs.clear()
+    bench.out.clear()
+    assert (bench.states(), bench.out) == ([BUILT, BUILT], {"a.out": "one."})
+    bench.jobs.clear()
+    assert bench.states() == [CACHED, CACHED]
+
+
+def test_force_runs_every_node_and_asks_nobody(bench: Bench) -> None:
+    """Whatever its key says; what comes out as it was is not staged."""
+    bench.chain()
+    bench.build()
+    outcome = bench.build(force=True)
+    assert (
+        [n.state for n in outcome.nodes],
+        bench.ran,
+        outcome.staged,
+    ) == ([BUILT, BUILT], ["strip", "end"], ())
+
+
+def test_a_cheap_result_is_not_kept(bench: Bench) -> None:
+    """Running it costs less; behind a result from the store it counts as one."""
+    bench.take("upper", ".txt", ".out", upper, cheap=True)
+    bench.build()
+    assert not (bench.root / "store").exists()
+    bench.jobs.clear()
+    assert (bench.states(), bench.ran) == ([BUILT], ["upper"])
+    bench.takers.clear()
+    bench.take("strip", ".txt", ".mid", strip)
+    bench.take("end", ".mid", ".out", end, cheap=True)
+    bench.runner = None
+    assert bench.states() == [BUILT, BUILT]
+    bench.jobs.clear()
+    assert (bench.states(), bench.ran) == ([CACHED, CACHED], ["end"])
+
+
+def test_a_failed_node_keeps_what_it_made_and_stays_failed(bench: Bench) -> None:
+    """The same input is not tried again; what waits behind it is not asked."""
+    bench.take("raw", ".txt", ".mid", lambda s: s.write("a.mid", s.input.read_bytes()))
+    bench.take("end", ".mid", ".out", end)
+    bench.take("last", ".out", ".end", lambda s: s.write("a.end", s.input.read_bytes()))
+    first = bench.build()
+    bench.write("a.txt", "bad")
+    failed = bench.build()
+    assert [n.state for n in failed.nodes] == [BUILT, FAILED, WAITING]
+    assert first.nodes[1].made == failed.nodes[1].made
+    assert first.nodes[2].made == failed.nodes[2].made
+    assert (failed.claims, failed.staged) == (("a.end",), ())
+    again = bench.build()
+    assert ([n.state for n in again.nodes], bench.ran) == ([CLEAN, FAILED, WAITING], [])
+    assert failed.nodes[1].failure == again.nodes[1].failure
+    bench.write("a.txt", "good")
+    assert (bench.states(), bench.out) == ([BUILT] * 3, {"a.end": "good."})
+
+
+def test_a_failed_node_depends_on_all_that_it_ever_read(bench: Bench) -> None:
+    """The fix may lie in a file that the failing run did not get as far as."""
+
+    def read_both(step: Step) -> None:
+        text = ""
+        for name in ("x", "y"):
+            step.depends(step.mount / name)
+            text += (step.mount / name).read_text()
+            if "bad" in text:
+                raise step.fail(f"{name} is bad")
+        step.write("a.out", text)
+
+    bench.take("both", ".txt", ".out", read_both)
+    bench.write("x", "x1 ")
+    bench.write("y", "y1")
+    bench.build()
+    bench.write("x", "bad")
+    [node] = bench.build().nodes
+    assert {"site/x", "site/y"} == {d.place for d in node.dependencies}
+    bench.write("y", "y2")
+    assert (bench.states(), bench.ran) == ([FAILED], ["both"])
+    bench.write("x", "x2 ")
+    assert (bench.states(), bench.out) == ([BUILT], {"a.out": "x2 y2"})
+
+
+def test_a_failure_heals_when_a_dependency_goes_back(bench: Bench) -> None:
+    """The result of before comes from the store."""
+    bench.take("include", ".txt", ".out", including("inc"))
+    bench.write("inc", "good")
+    bench.build()
+    bench.write("inc", "bad")
+    assert Diagnostic("it is bad", "site/inc", 1, None, "bad") == bench.failure()
+    bench.write("inc", "good")
+    assert (bench.states(), bench.ran, bench.out) == ([CACHED], [], {"a.out": "good"})
+
+
+def test_an_absent_dependency_that_appears_runs_the_node(bench: Bench) -> None:
+    """Absent is a content; and so it is when it goes again."""
+    bench.take("include", ".txt", ".out", including("inc"))
+    [node] = bench.build().nodes
+    assert [(d.place, d.digest) for d in node.dependencies] == [("site/inc", None)]
+    bench.write("inc", "here")
+    outcome = bench.build()
+    assert ([n.state for n in outcome.nodes], bench.out) == ([BUILT], {"a.out": "here"})
+    assert [digest_bytes(b"here")] == [f.digest for f in outcome.files]
+    (bench.mount / "inc").unlink()
+    assert (bench.states(), bench.out) == ([CACHED], {"a.out": "absent"})
+
+
+def listing(step: Step) -> None:
+    found = step.depends_glob(step.mount, "**/*.inc")
+    names = [path.relative_to(step.mount).as_posix() for path in found]
+    step.write(step.path.replace(".txt", ".out"), " ".join(names))
+
+
+def test_a_glob_runs_the_node_when_a_name_comes_or_goes(bench: Bench) -> None:
+    """And not when a content changes."""
+    bench.take("list", ".txt", ".out", listing)
+    bench.write("1.inc", "")
+    assert (bench.states(), bench.out) == ([BUILT], {"a.out": "1.inc"})
+    bench.write("1.inc", "changed")
+    assert bench.states() == [CLEAN]
+    (bench.mount / "sub").mkdir()
+    bench.write("sub/2.inc", "")
+    assert (bench.states(), bench.out) == ([BUILT], {"a.out": "1.inc sub/2.inc"})
+    (bench.mount / "1.inc").unlink()
+    assert (bench.states(), bench.out) == ([BUILT], {"a.out": "sub/2.inc"})
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_dependency_that_changes_during_the_run_runs_it_again(bench: Bench, known: bool) -> None:
+    """The output must not be of a content that nothing knows of any more."""
+    include = including("inc")
+
+    def slow(step: Step) -> None:
+        include(step)
+        if known < len(bench.ran) < 2 + known and bench.jobs.keys() >= {"a.txt"} - {
+            known or "a.txt"
+        }:
+            (bench.mount / "inc").write_text("late")
+
+    bench.take("include", ".txt", ".out", slow)
+    bench.write("inc", "early")
+    outcome = bench.build()
+    assert (outcome.settled, bench.ran, bench.out) == (True, ["include"] * 2, {"a.out": "late"})
+    [dependency] = outcome.nodes[0].dependencies
+    assert digest_bytes(b"late") == dependency.digest

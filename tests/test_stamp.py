@@ -1,0 +1,160 @@
+"""Stamps and digests: equality of what a file holds, never an order of times."""
+
+import hashlib
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from assetd import stamp as stamps
+from assetd.model import FileFact, Stamp
+from assetd.stamp import Looker, NotAFileError, digest_bytes, digest_file, is_racy, look, read
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def old(path: Path) -> None:
+    """Wait until the file's stamp proves something."""
+    while (stamp := read(os.fspath(path))) is not None and is_racy(stamp):
+        time.sleep(0.002)
+
+
+def test_a_stamp_moves_with_every_way_to_change_a_file(tmp_path: Path) -> None:
+    """Written, replaced, or written back with its old time: each is another stamp."""
+    path = tmp_path / "a"
+    path.write_text("one")
+    seen = {read(os.fspath(path))}
+    for change in (
+        lambda: path.write_text("longer"),
+        lambda: os.utime(path, (0, 0)),
+        lambda: path.chmod(0o600),
+        lambda: os.replace(fresh(tmp_path), path),
+    ):
+        old(path)
+        change()
+        seen.add(read(os.fspath(path)))
+    assert len(seen) == 5
+    assert None not in seen
+
+
+def fresh(folder: Path) -> Path:
+    other = folder / "other"
+    other.write_text("longer")
+    os.utime(other, (0, 0))
+    return other
+
+
+def test_what_is_no_regular_file_has_no_stamp(tmp_path: Path) -> None:
+    """Absent, a folder, a FIFO, a socket, a loop, a link to nowhere, a NUL: all are absent."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("gone")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(os.fspath(tmp_path / "socket"))
+    for name in ("gone", ".", "fifo", "loop", "nowhere", "socket", "a\0b", "x" * 300):
+        assert read(f"{tmp_path}/{name}") is None
+
+
+def test_a_link_has_the_stamp_of_its_target(tmp_path: Path) -> None:
+    """Whose content it is."""
+    (tmp_path / "file").write_text("one")
+    (tmp_path / "link").symlink_to("file")
+    assert read(f"{tmp_path}/link") == read(f"{tmp_path}/file") is not None
+
+
+def test_a_stamp_of_the_last_tick_proves_nothing() -> None:
+    """The file may be written once more within the tick of the clock that stamped it."""
+    now = time.time_ns()
+    assert is_racy(Stamp(0, 0, 1, now), now)
+    assert is_racy(Stamp(0, 0, 1, now - stamps.TICK_NS + 1), now)
+    assert not is_racy(Stamp(0, 0, 1, now - stamps.TICK_NS), now)
+    assert is_racy(Stamp(0, 0, 1, now + 10**12), now)  # a clock set back
+
+
+def test_a_time_that_somebody_set_proves_as_much_as_any_other() -> None:
+    """Only the kernel's own time counts: unpackers set the other to years ago, or ahead."""
+    now = time.time_ns()
+    assert not is_racy(Stamp(now + 10**15, 0, 1, now - 10**9), now)
+    assert is_racy(Stamp(0, 0, 1, now), now)
+
+
+def test_a_digest_is_the_sha_256_of_the_content(tmp_path: Path) -> None:
+    """Of small, empty and large files alike."""
+    for content in (b"", b"abc", os.urandom(3_000_000)):
+        (tmp_path / "a").write_bytes(content)
+        digest, stamp = digest_file(f"{tmp_path}/a")
+        assert digest == sha(content) == digest_bytes(content)
+        assert stamp == read(f"{tmp_path}/a")
+
+
+def test_what_cannot_be_read_raises_and_never_waits(tmp_path: Path) -> None:
+    """A FIFO among the sources would wait for a writer, for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("fifo", "."):
+        with pytest.raises(NotAFileError):
+            digest_file(f"{tmp_path}/{name}")
+    with pytest.raises(FileNotFoundError):
+        digest_file(f"{tmp_path}/gone")
+
+
+def test_a_look_never_raises(tmp_path: Path) -> None:
+    """What cannot be read holds nothing, which is a content too."""
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("gone", "fifo", ".", "a\0b"):
+        assert look(f"{tmp_path}/{name}", "place") == FileFact("place", None, None)
+
+
+def test_a_look_gives_a_stamp_only_if_it_proves_the_digest(tmp_path: Path) -> None:
+    """A racy one is not handed out; whoever gets none looks again."""
+    path = tmp_path / "a"
+    path.write_text("one")
+    os.utime(path)
+    assert look(os.fspath(path), "a") == FileFact("a", None, sha(b"one"))
+    old(path)
+    assert look(os.fspath(path), "a") == FileFact("a", read(os.fspath(path)), sha(b"one"))
+
+
+def test_a_looker_sees_a_change_that_keeps_size_and_time(tmp_path: Path) -> None:
+    """Written over within a tick, with the old time set again: the content counts."""
+    path = tmp_path / "a"
+    looker = Looker()
+    for number in range(50):
+        content = f"{number:04}".encode()
+        path.write_bytes(content)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert looker.digest(os.fspath(path)) == sha(content)
+
+
+def test_a_looker_reads_a_file_once_while_its_stamp_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what makes it worth having."""
+    path = tmp_path / "a"
+    path.write_text("one")
+    old(path)
+    looker = Looker()
+    assert looker.digest(os.fspath(path)) == sha(b"one")
+    with monkeypatch.context() as patch:
+        patch.setattr(stamps, "digest_file", None)  # whoever reads it fails
+        assert looker.digest(os.fspath(path)) == sha(b"one")
+        assert looker.fact(os.fspath(path), "p") == FileFact(
+            "p", read(os.fspath(path)), sha(b"one")
+        )
+    path.unlink()
+    assert looker.digest(os.fspath(path)) is None
+    assert looker.fact(os.fspath(path), "p") == FileFact("p", None, None)
+
+
+def test_a_looker_remembers_only_so_many(tmp_path: Path) -> None:
+    """Weeks of a running daemon see more files than fit."""
+    looker = Looker(limit=10)
+    for number in range(25):
+        (tmp_path / f"{number}").write_text(f"{number}")
+    old(tmp_path / "24")
+    for number in range(25):
+        assert looker.digest(f"{tmp_path}/{number}") == sha(f"{number}".encode())
+        assert len(looker._known) <= 10
