@@ -222,7 +222,6 @@ def test_two_nodes_that_make_one_leaf_are_an_error_that_names_both() -> None:
         grow("x.page", (split, left, right))
 
 
-@pytest.mark.xfail(strict=True, reason="grow: setdefault takes a sibling for a deeper node")
 def test_two_branches_that_make_one_companion_are_an_error_too() -> None:
     """Only a node further down the same branch may take a companion's place."""
     split = taker("split", ".page", becomes(".a", ".b"))

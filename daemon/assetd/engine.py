@@ -880,7 +880,7 @@ class Engine:
         )
         self._jobs[self._job] = (piece, planned)
         takers = {t.processor.name: t.processor for t in self.layout.takers(planned.source.mount)}
-        used = [takers[name] for name in planned.processors]
+        used = [takers[node.processor] for node in planned.nodes]
         given = self.layout.project.config.job_timeout_seconds
         nodes = tuple((p.name, p.timeout_seconds if given is None else given) for p in used)
         limit = max((seconds for _, seconds in nodes), default=60.0)

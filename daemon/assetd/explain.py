@@ -14,6 +14,7 @@ _SENTENCES: Final = {
     Cause.VERSION_CHANGED: "{about} is another version now ({old} → {new})",
     Cause.OPTIONS_CHANGED: "the options of {about} changed",
     Cause.TREE_CHANGED: "its processing tree changed ({old} → {new})",
+    Cause.TREE_BROKEN: "its processors made no sensible tree of it",
     Cause.OUTPUT_MISSING: "its output {about} was missing",
     Cause.OUTPUT_CHANGED: "its output {about} was changed",
     Cause.REQUESTED: "somebody asked for it",

@@ -145,11 +145,12 @@ class Lookout:
                 wanted.add(path)
                 if self._record.globs and any("/" in g for g, _ in self._record.globs_at(folder)):
                     wanted.update(where for where, _, _ in os.walk(path))
-        for folder in list(wanted):
+        for path in list(wanted):
             # A folder on the way that is moved takes ours along, and ours hears nothing.
-            while folder != config.project and places.is_below(folder, config.project):
-                folder = os.path.dirname(folder)
-                wanted.add(folder)
+            above = path
+            while above != config.project and places.is_below(above, config.project):
+                above = os.path.dirname(above)
+                wanted.add(above)
         before = len(self.watcher)
         new: list[Place] = []
         for folder in wanted:

@@ -210,6 +210,7 @@ class Cause(StrEnum):
     VERSION_CHANGED = "version-changed"
     OPTIONS_CHANGED = "options-changed"
     TREE_CHANGED = "tree-changed"
+    TREE_BROKEN = "tree-broken"
     OUTPUT_MISSING = "output-missing"
     OUTPUT_CHANGED = "output-changed"
     REQUESTED = "requested"

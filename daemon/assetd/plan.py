@@ -16,6 +16,7 @@ from assetd.model import (
     Entry,
     EntryState,
     Kind,
+    NodeRecord,
     NodeState,
     Output,
     Place,
@@ -83,8 +84,8 @@ class Planned:
     reasons: tuple[Reason, ...]
     """At least one; the first is the one that people are told."""
     claims: tuple[str, ...]
-    processors: tuple[str, ...] = ()
-    """Of its tree, in order."""
+    nodes: tuple[NodeRecord, ...] = ()
+    """Its tree's, in order, as they are on record if nothing becomes of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,9 @@ def why(
         sighting.digest is None or sighting.digest != entry.digest
     ):
         yield Reason(Cause.SOURCE_CHANGED, source.path, entry.digest, sighting.digest)
-    planned = [(node.processor, node.path) for node in tree.nodes]
+    if entry.state is EntryState.FAILED and entry.reason.cause is Cause.TREE_BROKEN:
+        yield Reason(Cause.TREE_CHANGED, None, "none", _chain(_pairs(tree)))
+    planned = _pairs(tree)
     recorded = [(node.processor, node.path) for node in entry.nodes]
     if recorded and planned != recorded:
         yield Reason(Cause.TREE_CHANGED, None, _chain(recorded), _chain(planned))
@@ -144,12 +147,14 @@ def why(
         yield Reason(Cause.TREE_CHANGED, None, _names(entry.claims), _names(tree.leaves))
     for node in entry.nodes:
         version = view.version(source, node.processor)
-        if version is None or node.state is NodeState.WAITING:
-            continue  # the tree has changed; a waiting node is asked after the one before it
+        if version is None:
+            continue  # the tree has changed
         if node.version != version.version:
             yield Reason(Cause.VERSION_CHANGED, node.processor, node.version, version.version)
         if node.options != version.options:
             yield Reason(Cause.OPTIONS_CHANGED, node.processor, node.options, version.options)
+        if node.state is NodeState.WAITING:
+            continue  # it is asked after the one before it
         for dependency in node.dependencies:
             now = view.now(dependency.key)
             if now == dependency.digest:
@@ -217,8 +222,8 @@ def make(
         if asked is not None:
             reasons = (asked, *reasons) if entry is not None else reasons
         if reasons:
-            names = tuple(node.processor for node in candidate.tree.nodes)
-            jobs.append(Planned(source, entry, reasons, candidate.claims, names))
+            nodes = _unasked(source, candidate.tree, view)
+            jobs.append(Planned(source, entry, reasons, candidate.claims, nodes))
         else:
             clean += 1
             stamp = sighting.stamp
@@ -359,7 +364,7 @@ def _restated(candidate: _Candidate, sighting: Sighting, place: Place) -> Entry:
     reason = Reason(Cause.NEW)
     if candidate.error is not None:
         state, problem = EntryState.FAILED, Diagnostic(str(candidate.error), place)
-        reason = Reason(Cause.TREE_CHANGED)
+        reason = Reason(Cause.TREE_BROKEN)
     elif state is EntryState.OVERRIDDEN:
         assert problem is not None, "whoever is overridden knows by whom"
         reason = Reason(Cause.OVERRIDDEN, problem.file)
@@ -384,6 +389,20 @@ def _restated(candidate: _Candidate, sighting: Sighting, place: Place) -> Entry:
         reason=reason,
         problem=problem,
     )
+
+
+def _unasked(source: Source, tree: Tree, view: View) -> tuple[NodeRecord, ...]:
+    """The nodes of a tree that nobody has run; their versions tell when to try again."""
+    found = []
+    for node in tree.nodes:
+        version = view.version(source, node.processor) or Version("", "")
+        each = NodeRecord(node.processor, node.path, version.version, version.options, "")
+        found.append(replace(each, state=NodeState.WAITING))
+    return tuple(found)
+
+
+def _pairs(tree: Tree) -> list[tuple[str, str]]:
+    return [(node.processor, node.path) for node in tree.nodes]
 
 
 def _chain(nodes: Sequence[tuple[str, str]]) -> str:

@@ -177,7 +177,7 @@ class Runner:
         moved = after != stamp or (
             stamps.is_racy(stamp) and stamps.look(origin, "").digest != digest
         )
-        if moved and outcome.died is None:
+        if outcome.died is None and (moved or not outcome.settled):
             attempt.discard(keep=())
             return Outcome(job.id, settled=False, digest=digest)
         return replace(
@@ -279,7 +279,16 @@ class _Attempt:
         input_ = self._input_digest(node)
         if input_ is None:
             empty = NodeRecord(node.processor, node.path, taker.version, taker.options_digest, "")
-            return replace(old or empty, state=NodeState.WAITING, failure=None, seconds=0.0)
+            # The version is today's, so that nobody takes it for changed; it is asked anyway
+            # as soon as there is an input.
+            return replace(
+                old or empty,
+                version=taker.version,
+                options=taker.options_digest,
+                state=NodeState.WAITING,
+                failure=None,
+                seconds=0.0,
+            )
         same_way = (
             old is not None
             and old.state is not NodeState.WAITING
@@ -446,26 +455,37 @@ class _Attempt:
 
     def _check(
         self,
-        told: Mapping[tuple[Kind, Place, str], None],
+        told: Mapping[tuple[Kind, Place, str], Digest | None],
         before: dict[tuple[Kind, Place, str], Digest | None],
         began_ns: int,
     ) -> tuple[tuple[Dependency, ...], bool]:
         """The dependencies as they are now, and whether they were so all along.
 
-        One that was looked at before the run must be unchanged.  A new one counts as
-        unchanged if it is older than the run; after a change it joins *before*, so that the
-        next attempt can tell.
+        One that was looked at before the run must be unchanged, and a glob must find what
+        it found during the run.  A new file counts as unchanged if it is older than the run,
+        a new absence if the folder is; after a change it joins *before*, so that the next
+        attempt can tell.
         """
         quiet = True
         found = []
-        for key in told:
+        limit_ns = began_ns - stamps.TICK_NS
+        folders: dict[Place, bool] = {}
+        for key, seen in told.items():
             kind, place, pattern = key
             now = self._current(key)
+            if seen is not None:
+                quiet &= seen == now
             if key in before:
                 quiet &= before[key] == now
             elif kind is Kind.FILE and now is not None:
                 stamp = self._stamp(place)
-                quiet &= stamp is not None and stamp.ctime_ns < began_ns - stamps.TICK_NS
+                quiet &= stamp is not None and stamp.ctime_ns < limit_ns
+            elif kind is Kind.FILE:
+                folder = places.split(place)[0]
+                if folder not in folders:
+                    path = places.path(folder, self.runner.project)
+                    folders[folder] = _is_older(path, limit_ns)
+                quiet &= folders[folder]
             before[key] = now
             found.append(Dependency(kind, place, pattern, now))
         return tuple(found), quiet
@@ -564,6 +584,21 @@ class _Attempt:
 
     def _stamp(self, place: Place) -> Stamp | None:
         return stamps.read(places.path(place, self.runner.project))
+
+
+def _is_older(folder: str, limit_ns: int) -> bool:
+    """Whether no name has come to or gone from *folder*, or what there is of it, since."""
+    while True:
+        try:
+            return os.stat(folder).st_ctime_ns < limit_ns
+        except NotADirectoryError:
+            pass
+        except FileNotFoundError:
+            if folder == "/":
+                return True
+        except OSError:
+            return True  # nobody can look into it, the processor neither
+        folder = os.path.dirname(folder)
 
 
 def _run(taker: Opened, desk: Desk) -> None:

@@ -48,8 +48,8 @@ class Desk:
     """Where each output was written, by name."""
     digests: dict[str, Digest] = field(default_factory=dict)
     """Of the outputs that were written through us."""
-    depended: dict[tuple[Kind, Place, str], None] = field(default_factory=dict)
-    """What was depended on, in the order of the telling."""
+    depended: dict[tuple[Kind, Place, str], Digest | None] = field(default_factory=dict)
+    """What was depended on, in the order of the telling; for a glob what it found then."""
     warnings: list[Diagnostic] = field(default_factory=list)
     _scratch: str | None = None
 
@@ -104,9 +104,10 @@ class Desk:
     def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:
         """See `processor.Step`."""
         place = places.of(folder, str(self.project))
-        self.depended[(Kind.GLOB, place, pattern)] = None
         base = places.path(place, str(self.project))
-        return tuple(Path(base, name) for name in glob_names(base, pattern))
+        names = glob_names(base, pattern)
+        self.depended.setdefault((Kind.GLOB, place, pattern), _names_digest(names))
+        return tuple(Path(base, name) for name in names)
 
     def published(self, mount: str, pattern: str, *, dates: bool = False) -> Sequence[Published]:
         """See `processor.Step`."""
@@ -188,8 +189,11 @@ def glob_names(folder: str, pattern: str) -> list[str]:
 
 def glob_digest(folder: str, pattern: str) -> Digest:
     """The digest that a dependency on a glob has now."""
-    names = "\0".join(glob_names(folder, pattern))
-    return stamps.digest_bytes(os.fsencode(names))
+    return _names_digest(glob_names(folder, pattern))
+
+
+def _names_digest(names: Sequence[str]) -> Digest:
+    return stamps.digest_bytes(os.fsencode("\0".join(names)))
 
 
 def excerpt(path: str, line: int | None) -> str | None:

@@ -109,7 +109,8 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
         for name in names.companions:
             # One that a node further down makes anew (a map of the minified file) has
             # taken this one's place already: children are visited first.
-            leaves.setdefault(name, here)
+            if leaves.setdefault(name, here) < here:
+                _add_leaf(leaves, name, here, nodes)
         return True
 
     if not visit(path, None, takers):
