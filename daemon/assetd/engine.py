@@ -574,6 +574,7 @@ class Engine:
             self._scan(place, "watch", each.serial)
         for path, each in outputs:
             for output in self.record.outputs_below(path):
+                self.lookout.watch_output_folder(output.path.rpartition("/")[0])
                 self._look_at_output(output.path, each.serial)
             self._look_at_output(path, each.serial)
 
@@ -721,6 +722,10 @@ class Engine:
             if not each.begun:
                 each.begun = True
                 self._watch_nearby()
+                for source in self._locked:
+                    # The record may not have heard of it yet, and the scan not find it any more.
+                    if places.is_below(self.layout.place(source), each.place):
+                        self._suspect(source, each.serial, Lane.BULK)
             try:
                 found = next(each.steps)
             except StopIteration:
@@ -1109,7 +1114,9 @@ class Engine:
                 self.record.add_timings((name, *numbers) for name, numbers in timings.items())
         # Not only those that we made: somebody may have been faster.
         for folder in {"", *(path.rpartition("/")[0] for path in done.placed)}:
-            self.lookout.watch_output_folder(folder)
+            if not self.lookout.watch_output_folder(folder):
+                for output in self.record.outputs_below(folder):
+                    self._look_at_output(output.path, piece.serial)
         if outside:
             self._watch_nearby(outside)
 

@@ -115,11 +115,20 @@ class Lookout:
         if self.watcher is not None:
             self.watcher.add(path, Area.MOUNT)
 
-    def watch_output_folder(self, folder: str) -> None:
-        """Watch one folder of the output root, named relative to it."""
-        if self.watcher is not None:
-            path = os.path.join(self._layout.project.config.out_dir, folder).rstrip("/")
-            self.watcher.add(path, Area.OUTPUT)
+    def watch_output_folder(self, folder: str) -> bool:
+        """Watch one folder of the output root, named relative to it.
+
+        Returns:
+            Whether it was watched all along: else what is in it may be gone again.
+        """
+        if self.watcher is None:
+            return True
+        path = os.path.join(self._layout.project.config.out_dir, folder).rstrip("/")
+        before = len(self.watcher)
+        self.watcher.add(path, Area.OUTPUT)
+        return path in self.watcher.deaf or (
+            len(self.watcher) == before and self.watcher.add(path, Area.OUTPUT)
+        )
 
     def watch_nearby(self, folders: Iterable[Place] | None = None) -> list[Place]:
         """Watch the folders outside the mounts that matter, or what there is of their way.
