@@ -49,7 +49,7 @@ def test_scripts_get_all_that_there_is_to_know(site: Site) -> None:
                 "reason": "grinder is not there",
                 "cure": "buy one",
                 "default": True,
-                "mounts": [],
+                "mounts": ["assets"],
                 "options": [
                     {
                         "name": "size",

@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("config", "tree", "store", "publish", "record", "inbox", "systemd", "listing"),
     ("registry", "initial", "plan", "step", "watch"),
     ("reconcile", "runner", "survey", "catalog"),
-    ("worker", "pool", "scan", "lookout", "history", "recovery"),
+    ("worker", "pool", "scan", "lookout", "history", "recovery", "standing"),
     ("engine",),
     ("report",),
     ("control",),

@@ -21,7 +21,7 @@ import os
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -32,7 +32,7 @@ from assetd import place as places
 from assetd import plan as plans
 from assetd import publish, recovery, registry
 from assetd import stamp as stamps
-from assetd.errors import ConfigError, RecordError
+from assetd.errors import ConfigError, PublishError, RecordError
 from assetd.lookout import Cookie, Lookout
 from assetd.model import (
     Batch,
@@ -58,6 +58,7 @@ from assetd.reconcile import Finished, Reconciled, reconcile, turned_out
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.scan import Findings, has_changed, scan
+from assetd.standing import Standing
 from assetd.store import Store
 from assetd.survey import Layout, Survey
 
@@ -207,9 +208,6 @@ class Engine:
         """Why the configuration file, as it is now, is not the one in force."""
         self.ready = False
         """Whether the first scan and its batch are done."""
-        self.latencies: deque[float] = deque(maxlen=1000)
-        """Seconds from a change's first event to its commit, of the latest saves."""
-        self.last_batch: Batch | None = None
         self.links: dict[Place, str] = {}
         """What scans did not follow or could not read, and why."""
         self.rescans = 0
@@ -279,12 +277,7 @@ class Engine:
             serial = self.lookout.next_serial()
             for source in self.record.unplaced():
                 self._suspect(source, serial, Lane.BULK)
-        self.counts = self.record.count_sources()
-        self.wrong: dict[Source, Entry] = {e.source: e for e in self.record.wrong()}
-        self.warned: dict[Source, int] = {
-            e.source: sum(len(n.warnings) for n in e.nodes) for e in self.record.warned()
-        }
-        self.last_batch = next(iter(self.record.last_batches(1)), None)
+        self.standing = Standing(self.record)
         if not self._only:
             self._suspect_retries(self.lookout.next_serial())
         self._start_hooks()
@@ -389,7 +382,7 @@ class Engine:
 
     def _suspect_retries(self, serial: int, among: set[Source] | None = None) -> None:
         """Suspect what fails for a reason that may have passed by now."""
-        for source, entry in self.wrong.items():
+        for source, entry in self.standing.wrong.items():
             passing = any(diagnostic.transient for _, diagnostic in entry.diagnostics)
             if (among is None or source in among) and (
                 passing or entry.state is EntryState.BLOCKED
@@ -632,7 +625,7 @@ class Engine:
         output = record.output(path)
         if output is None:
             for source in record.claimants(path):
-                entry = self.wrong.get(source)
+                entry = self.standing.wrong.get(source)
                 if entry is not None and entry.state is EntryState.BLOCKED:
                     self._suspect(source, serial, Lane.URGENT)
             return
@@ -964,16 +957,18 @@ class Engine:
             self._pending.append(commit)
             self._in_trouble(error)
             return
-        self._count(piece, change)
+        before = {p.planned.source: p.planned.entry for p in piece.finished}
+        before |= {entry.source: entry for entry, _ in piece.drop}
+        healed = self.standing.take(change, before | piece.before)
         self._close_slice(piece)
         self._note_moved(piece.serial, names=_names_moved(piece, change, done))
-        self._after_commit(piece, change, done)
+        self._after_commit(piece, change, done, healed)
         for source in commit.result.again:
             reason = Reason(Cause.CHANGED_WHILE_BUILT)
             self._defer(source, _Suspicion(piece.serial, piece.lane, piece.noted, reason))
         self._suspect_deferred()
         if piece.lane is Lane.URGENT:
-            self.latencies.append(time.monotonic() - piece.noted)
+            self.standing.latencies.append(time.monotonic() - piece.noted)
 
     def _note_moved(self, serial: int, *, names: bool) -> None:
         """Remember that what is in place has changed; `_ask_listeners` sees to it."""
@@ -1052,27 +1047,9 @@ class Engine:
 
     # -- what is told ---------------------------------------------------------------------
 
-    def _count(self, piece: _Slice, change: Change) -> None:
-        before = {p.planned.source: p.planned.entry for p in piece.finished}
-        before |= {entry.source: entry for entry, _ in piece.drop}
-        before |= piece.before
-        for entry in change.put:
-            old = before.get(entry.source)
-            if old is not None:
-                self._count_one(old, -1)
-            self._count_one(entry, +1)
-        for source, _ in change.drop:
-            old = before.get(source)
-            if old is not None:
-                self._count_one(old, -1)
-                self.wrong.pop(source, None)
-                self.warned.pop(source, None)
-
-    def _count_one(self, entry: Entry, by: int) -> None:
-        key = (entry.source.mount, entry.state)
-        self.counts[key] = self.counts.get(key, 0) + by
-
-    def _after_commit(self, piece: _Slice, change: Change, done: Done) -> None:
+    def _after_commit(
+        self, piece: _Slice, change: Change, done: Done, healed: Container[Source]
+    ) -> None:
         """Tell what happened, and take note of what fails now."""
         timings: dict[str, tuple[int, float, float]] = {}
         for publication in change.publish:
@@ -1081,7 +1058,7 @@ class Engine:
                     os.unlink(publication.staged)
         outside: set[Place] = set()
         for entry in change.put:
-            self._note_entry(entry, piece)
+            self._note_entry(entry, piece, healed=entry.source in healed)
             for node in entry.nodes:
                 if entry.batch == piece.batch and node.state in {
                     NodeState.BUILT,
@@ -1120,15 +1097,10 @@ class Engine:
         if outside:
             self._watch_nearby(outside)
 
-    def _note_entry(self, entry: Entry, piece: _Slice) -> None:
-        source, place = entry.source, self.layout.place(entry.source)
-        warnings = sum(len(node.warnings) for node in entry.nodes)
-        if warnings:
-            self.warned[source] = warnings
-        else:
-            self.warned.pop(source, None)
+    def _note_entry(self, entry: Entry, piece: _Slice, *, healed: bool) -> None:
+        place = self.layout.place(entry.source)
         if entry.state in {EntryState.OK, EntryState.OVERRIDDEN}:
-            if self.wrong.pop(source, None) is not None:
+            if healed:
                 self.tell("healed", source=place)
             if piece.lane is Lane.URGENT and entry.batch == piece.batch:
                 self.tell(
@@ -1138,7 +1110,6 @@ class Engine:
                     reason=entry.reason,
                 )
             return
-        self.wrong[source] = entry
         for processor, diagnostic in entry.diagnostics:
             self.tell(
                 "failed",
@@ -1179,14 +1150,14 @@ class Engine:
             self.ready = self.ready or nothing_left
             if tally.changed or tally.deleted:
                 self.record.finish_batch(tally)
-                self.last_batch = tally
+                self.standing.last_batch = tally
                 if not tally.failed:
                     self._retry_seconds = RETRY_SECONDS[0]
                 for order in self._orders:
                     order.tally = _added(order.tally, tally)
                 self.tell("batch", batch=tally)
             if first:
-                self.tell("ready", sources=sum(self.counts.values()), outputs=self.outputs)
+                self.tell("ready", sources=self.standing.sources, outputs=self.outputs)
 
     def _wake_waiters(self) -> None:
         if not self._waiters or self._trouble_at is not None:
@@ -1233,6 +1204,12 @@ class Engine:
             and [m.place for m in new.mounts] == [m.place for m in config.mounts]
         )
         if same and not self._hooks_matter(project):
+            return
+        try:
+            publish.staging_folder(new.out_dir, new.state_dir)
+        except (OSError, PublishError) as error:
+            self.problems = (Problem(f"out_dir cannot be used: {error}"),)
+            self.tell("configuration_refused", level="error", message=str(self.problems[0]))
             return
         self.generation += 1
         self.pool.stop()

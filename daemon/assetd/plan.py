@@ -86,6 +86,8 @@ class Planned:
     claims: tuple[str, ...]
     nodes: tuple[NodeRecord, ...] = ()
     """Its tree's, in order, as they are on record if nothing becomes of the job."""
+    stamp: Stamp | None = None
+    """Of its file when it was planned; None: it proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,8 @@ def make(
             reasons = (asked, *reasons) if entry is not None else reasons
         if reasons:
             nodes = _unasked(source, candidate.tree, view)
-            jobs.append(Planned(source, entry, reasons, candidate.claims, nodes))
+            seen = None if sighting.racy else sighting.stamp
+            jobs.append(Planned(source, entry, reasons, candidate.claims, nodes, seen))
         else:
             clean += 1
             stamp = sighting.stamp

@@ -150,7 +150,7 @@ def _entry(batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Sou
     if outcome.died is not None:
         return Entry(
             planned.source,
-            outcome.stamp,
+            outcome.stamp or planned.stamp,
             outcome.digest,
             EntryState.FAILED,
             tuple(dict.fromkeys((*planned.claims, *(old.claims if old is not None else ())))),

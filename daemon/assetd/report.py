@@ -20,7 +20,7 @@ _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical":
 def status(engine: Engine) -> dict[str, Any]:
     """The object that `assetd status --json` prints.  Keys are only ever added."""
     config = engine.layout.project.config
-    counts = engine.counts
+    counts = engine.standing.counts
     suspects, waiting, running = engine.queue()
     watcher = engine.lookout.watcher
     by_mount = {
@@ -33,7 +33,7 @@ def status(engine: Engine) -> dict[str, Any]:
         "version": __version__,
         "project": config.project,
         "uptime_s": round(time.monotonic() - engine.started, 1),
-        "sources": sum(counts.values()),
+        "sources": engine.standing.sources,
         "outputs": engine.outputs,
         "overridden": sum(n for (_, s), n in counts.items() if s is EntryState.OVERRIDDEN),
         "mounts": [
@@ -54,9 +54,11 @@ def status(engine: Engine) -> dict[str, Any]:
         },
         "workers": [_worker(engine, number) for number in sorted(engine.pool.workers)],
         "queue": {"suspects": suspects, "jobs": waiting + running, "running": running},
-        "last_batch": None if engine.last_batch is None else history.batch(engine.last_batch),
+        "last_batch": None
+        if engine.standing.last_batch is None
+        else history.batch(engine.standing.last_batch),
         "errors": errors(engine),
-        "warnings": sum(engine.warned.values()),
+        "warnings": sum(engine.standing.warnings.values()),
         "not_followed": [{"path": p, "cause": why} for p, why in sorted(engine.links.items())],
         "config_errors": [str(problem) for problem in engine.problems],
         "trouble": engine.trouble,
@@ -66,12 +68,16 @@ def status(engine: Engine) -> dict[str, Any]:
 
 def errors(engine: Engine) -> list[dict[str, Any]]:
     """What fails now, one object a fault."""
-    return _errors(engine, engine.wrong)
+    return _errors(engine, engine.standing.wrong)
 
 
 def order(engine: Engine, order: Order, seconds: float) -> dict[str, Any]:
     """What came of an order: the batch, and what fails of what it was about."""
-    asked = engine.wrong if order.sources is None else engine.wrong.keys() & order.sources
+    asked = (
+        engine.standing.wrong
+        if order.sources is None
+        else engine.standing.wrong.keys() & order.sources
+    )
     return {
         "batch": {**history.batch(order.tally), "seconds": round(seconds, 4)},
         "errors": _errors(engine, asked),
@@ -81,7 +87,11 @@ def order(engine: Engine, order: Order, seconds: float) -> dict[str, Any]:
 
 
 def _errors(engine: Engine, sources: Iterable[Source]) -> list[dict[str, Any]]:
-    return [fault for source in sorted(sources) for fault in history.faults(engine.wrong[source])]
+    return [
+        fault
+        for source in sorted(sources)
+        for fault in history.faults(engine.standing.wrong[source])
+    ]
 
 
 def _worker(engine: Engine, number: int) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def _worker(engine: Engine, number: int) -> dict[str, Any]:
 
 
 def _latency(engine: Engine) -> dict[str, float | int | None]:
-    times = sorted(engine.latencies)
+    times = sorted(engine.standing.latencies)
 
     def at(share: float) -> float | None:
         if not times:

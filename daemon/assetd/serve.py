@@ -112,8 +112,12 @@ def _serve_once(
 
 
 def _sentence(engine: Engine) -> str:
-    sources = explain.count(sum(engine.counts.values()), "source")
-    wrong = f", {explain.count(len(engine.wrong), 'fails', 'fail')}" if engine.wrong else ""
+    sources = explain.count(engine.standing.sources, "source")
+    wrong = (
+        f", {explain.count(len(engine.standing.wrong), 'fails', 'fail')}"
+        if engine.standing.wrong
+        else ""
+    )
     if engine.state is State.IDLE:
         return f"Idle: {sources}, {explain.count(engine.outputs, 'output')}{wrong}."
     return f"{engine.state.value.capitalize()}: {sources}{wrong}."
