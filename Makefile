@@ -27,8 +27,10 @@ check: $(READY)  ## lint and types
 bench: $(TOOLS)  ## measure, and print a table
 	$(VENV)/bin/python -m tests.bench
 
-soak: $(TOOLS)  ## the long tests, unbounded
-	$(VENV)/bin/pytest -m soak
+soak: $(TOOLS)  ## the storms of `make test`, for hours; ASSETD_TEST_SEED=N repeats one
+	ASSETD_TEST_KILLS=10000 ASSETD_TEST_DAMAGES=1000 ASSETD_TEST_SYNCS=100000 \
+		$(VENV)/bin/pytest -s --timeout 0 \
+		tests/test_pool.py tests/test_crash.py tests/test_record.py tests/test_sync.py
 
 clean:  ## remove what `make` made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
