@@ -199,10 +199,6 @@ class Daemon:
 
         wait_for(ready, "the daemon to be ready")
 
-    def built(self) -> int:
-        """How many sources it has reported as built after its start."""
-        return self.log.count(" built ")
-
     def kill(self) -> None:
         """End it as a power cut would, as far as a signal can."""
         self.process.kill()
