@@ -108,6 +108,18 @@ class _Slice:
     before: dict[Source, Entry | None]
     finished: list[Finished] = field(default_factory=list)
 
+    def sources(self) -> Iterator[Source]:
+        """All that it is about."""
+        yield from self.waiting
+        yield from (each.planned.source for each in self.finished)
+        yield from (entry.source for entry, _ in self.drop)
+        yield from (entry.source for entry in self.restate)
+
+    def replaced(self) -> dict[Source, Entry | None]:
+        """The entries as they were, once its jobs have ended."""
+        found = {each.planned.source: each.planned.entry for each in self.finished}
+        return found | {entry.source: entry for entry, _ in self.drop} | self.before
+
 
 @dataclass(frozen=True, slots=True)
 class _Commit:
@@ -396,13 +408,7 @@ class Engine:
             self._thorough = True
             self._scan(path, "build", serial)
         elif (source := self.layout.locate(path)) is not None:
-            mount = self.layout.mounts[source.mount]
-            if not any(
-                self.layout.ignored(mount, source.path[:end], is_folder=True)
-                for end, letter in enumerate(source.path)
-                if letter == "/"
-            ):
-                self._suspect(source, serial, Lane.BULK, reason=reason)
+            self._suspect(source, serial, Lane.BULK, reason=reason)
 
     def _suspect_missing(self) -> None:
         """Suspect the sources of outputs that are not there, and let the record be."""
@@ -820,12 +826,7 @@ class Engine:
             self.record.refresh((), decided.refresh)
         self._slices.append(piece)
         self._batches[batch].slices += 1
-        for source in (
-            *piece.waiting,
-            *(e.source for e, _ in piece.drop),
-            *(e.source for e in piece.restate),
-        ):
-            self._locked[source] = piece
+        self._locked.update(dict.fromkeys(piece.sources(), piece))
         for planned in decided.jobs:
             for claim in planned.claims:
                 self._claimed.setdefault(claim, set()).add(planned.source)
@@ -938,10 +939,7 @@ class Engine:
                 with contextlib.suppress(OSError):
                     os.unlink(publication.staged)
         self._close_slice(piece)
-        again = [p.planned.source for p in piece.finished]
-        again += [entry.source for entry, _ in piece.drop]
-        again += [entry.source for entry in piece.restate]
-        for source in again:
+        for source in piece.sources():
             reason = Reason(Cause.RETRY)
             self._suspect(source, piece.serial, piece.lane, reason=reason, noted=piece.noted)
         self._suspect_deferred()
@@ -957,9 +955,7 @@ class Engine:
             self._pending.append(commit)
             self._in_trouble(error)
             return
-        before = {p.planned.source: p.planned.entry for p in piece.finished}
-        before |= {entry.source: entry for entry, _ in piece.drop}
-        healed = self.standing.take(change, before | piece.before)
+        healed = self.standing.take(change, piece.replaced())
         self._close_slice(piece)
         self._note_moved(piece.serial, names=_names_moved(piece, change, done))
         self._after_commit(piece, change, done, healed)
@@ -999,9 +995,8 @@ class Engine:
         """Let go of the sources and the claims of a slice."""
         self._batches[piece.batch].slices -= 1
         self._slices.remove(piece)
-        for source, owner in list(self._locked.items()):
-            if owner is piece:
-                del self._locked[source]
+        for source in piece.sources():
+            self._locked.pop(source, None)
         for each in piece.finished:
             for claim in each.planned.claims:
                 claimers = self._claimed[claim]
@@ -1276,7 +1271,7 @@ class Engine:
 
 def _names_moved(piece: _Slice, change: Change, done: Done) -> bool:
     """Whether other outputs are in place after a commit, or other mounts have them."""
-    before = {p.planned.source: p.planned.entry for p in piece.finished} | piece.before
+    before = piece.replaced()
     return (
         bool(change.drop or done.deleted or done.kept or done.blocked)
         or any(publication.replaces is None for publication in change.publish)

@@ -416,7 +416,8 @@ class _Attempt:
             told = dict(desk.depended)
             if failure is not None and old is not None:
                 # The fix may lie in a file that this run did not get as far as.
-                told |= dict.fromkeys(d.key for d in old.dependencies)
+                # What it did see of them stands.
+                told = dict.fromkeys(d.key for d in old.dependencies) | told
             dependencies, quiet = self._check(told, before, began_ns)
             if quiet:
                 break

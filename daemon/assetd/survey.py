@@ -36,9 +36,11 @@ class Layout:
         self.mounts: dict[str, Mount] = {mount.name: mount for mount in config.mounts}
         self._ignored = Patterns.of((*BUILT_IN_IGNORES, *config.ignore, *more_ignored))
         self._forced = Patterns.of(config.force) if config.force else None
-        self._never = tuple(
-            places.of(path, config.project) for path in (config.state_dir, config.out_dir)
-        )
+        never = [places.of(path, config.project) for path in (config.state_dir, config.out_dir)]
+        self._never = {
+            mount.name: tuple(place for place in never if places.is_below(place, mount.place))
+            for mount in config.mounts
+        }
         self._versions = {
             mount.name: {
                 o.processor.name: Version(o.version, o.options_digest)
@@ -55,10 +57,10 @@ class Layout:
         """Whether a path of a mount is none of our business."""
         if self._ignored.matches(path, is_dir=is_folder):
             return True
-        if not is_folder:
-            return False
-        place = places.join(mount.place, path)
-        return any(place == never for never in self._never)
+        return any(
+            places.is_below(places.join(mount.place, path), never)
+            for never in self._never[mount.name]
+        )
 
     def forced(self, source: Source) -> bool:
         """Whether a force pattern has it."""
