@@ -27,8 +27,9 @@ LAYERS: Final = (
     ("report",),
     ("control",),
     ("serve",),
-    ("once",),
-    ("cli", "testing"),
+    ("once", "command", "testing"),
+    ("commands_ask", "commands_build", "commands_look", "commands_run"),
+    ("cli",),
     ("__main__",),
 )
 

@@ -1,0 +1,180 @@
+"""What every command of the command line stands on: the project it is about, and what it says.
+
+Knows folders, files and the control socket's place; nothing of what the commands do.
+Whatever is slow to import is imported by the command that needs it, so that `assetd status`
+stays quick.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TextIO
+
+from assetd import client, explain
+from assetd.errors import AssetdError, UsageError
+
+OK: Final = 0
+SOMETHING_FAILS: Final = 1
+INTERRUPTED: Final = 130
+ANSWER_SECONDS: Final = 10.0
+"""A daemon that has not answered by then hangs."""
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class Commands:
+    """The grammar of the command line, to which each family of commands adds its own."""
+
+    def __init__(self, top: argparse.ArgumentParser) -> None:
+        self._shared = argparse.ArgumentParser(add_help=False)
+        for each, default in ((top, None), (self._shared, argparse.SUPPRESS)):  # on both sides
+            each.add_argument(
+                "-C", dest="directory", metavar="DIR", default=default, help="as if started in DIR"
+            )
+            each.add_argument(
+                "--config", metavar="FILE", default=default, help="use this configuration file"
+            )
+        self._facts = argparse.ArgumentParser(add_help=False)
+        self._facts.add_argument("--json", action="store_true", help="print JSON")
+        self._added = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(
+        self, name: str, command: Command, text: str, *, json: bool = False
+    ) -> argparse.ArgumentParser:
+        """A new command; the caller adds its arguments.
+
+        Args:
+            name: As it is typed.
+            command: Gets the parsed arguments, returns the exit code.
+            text: One line of help.
+            json: Whether it prints facts, and so has `--json`.
+        """
+        parents = [self._shared, self._facts] if json else [self._shared]
+        added = self._added.add_parser(name, parents=parents, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+
+def say(message: str) -> None:
+    """Tell people something on standard error."""
+    print(f"assetd: {explain.printable(message)}", file=sys.stderr)
+
+
+def workers(text: str) -> int:
+    """A number of worker processes, from an argument."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1024, found {text!r}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A duration, from an argument."""
+    from assetd import document
+
+    try:
+        return document.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def config_file(arguments: argparse.Namespace) -> str:
+    """The configuration file of the project that the command is about; its folder is real."""
+    start = arguments.directory or "."
+    if not os.path.isdir(start):
+        raise UsageError(f"{start} is no folder that is there")
+    if arguments.config is not None:
+        file = os.path.join(start, arguments.config)
+        if not os.path.isfile(file):
+            raise UsageError(f"{arguments.config} is no file that is there")
+        # Of the folder, not of the file: a linked configuration counts where the link is.
+        return os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
+    folder = os.path.realpath(start)
+    while True:
+        for name in ("assetd.yml", "assetd.yaml"):
+            if os.path.isfile(os.path.join(folder, name)):
+                return os.path.join(folder, name)
+        if folder == os.path.dirname(folder):
+            raise UsageError(
+                f"no assetd.yml in {os.path.realpath(start)} or any folder above it: "
+                "`assetd init` writes one"
+            )
+        folder = os.path.dirname(folder)
+
+
+def load(arguments: argparse.Namespace) -> Any:
+    """The project, with its processors; what deserves a warning is said."""
+    from assetd import registry
+
+    project = registry.load(config_file(arguments))
+    for warning in project.warnings:
+        say(str(warning))
+    return project
+
+
+def folders(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The project's folder and its state folder, without reading more than is needed."""
+    file = config_file(arguments)
+    project = os.path.dirname(file)
+    try:
+        with open(file, "rb") as opened:
+            text = opened.read()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    plain = re.findall(rb"^state_dir:[ ]+([\w./-]+)[ \t]*(?:#.*)?\r?$", text, re.MULTILINE)
+    if b"state_dir" not in text:
+        plain = [b".assetd"]
+    if len(plain) == 1:
+        return project, os.path.realpath(os.path.join(project, os.fsdecode(plain[0])))
+    # It is written in a way that takes a YAML parser, which is slow to load.
+    from assetd import config
+
+    try:
+        found, _ = config.read(file)
+    except AssetdError:
+        return project, os.path.join(project, ".assetd")
+    return found.project, found.state_dir
+
+
+def connect(arguments: argparse.Namespace) -> client.Connection:
+    """A connection to the daemon; the caller closes it."""
+    project, state_dir = folders(arguments)
+    return client.Connection(client.socket_path(project, state_dir))
+
+
+def places_of(arguments: argparse.Namespace) -> list[str]:
+    """The PATHs as the engine names them: places of sources, names of outputs."""
+    if not arguments.paths:
+        return []
+    from assetd import config, place
+
+    file = config_file(arguments)
+    found, _ = config.read(file)
+    start = os.path.realpath(arguments.directory or ".")
+    named = []
+    for path in arguments.paths:
+        full = os.path.normpath(os.path.join(start, path))
+        # A mount may be reached through a link; it is known by its real folder.
+        real = os.path.join(os.path.realpath(os.path.dirname(full)), os.path.basename(full))
+        if place.is_below(real, found.out_dir):
+            named.append(os.path.relpath(real, found.out_dir))
+        else:
+            named.append(place.of(real, found.project))
+    return named
+
+
+def print_errors(errors: Sequence[Mapping[str, Any]], to: TextIO) -> None:
+    """Print what fails, with places and excerpts."""
+    if errors:
+        from assetd import present
+
+        print("\n".join(present.errors(errors, color=color(to))), file=to)
+
+
+def color(to: TextIO) -> bool:
+    """Whether what goes there may be coloured."""
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return to.isatty() and not os.environ.get("NO_COLOR")

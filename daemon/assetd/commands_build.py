@@ -1,0 +1,127 @@
+"""Commands that build: init, build, and what they tell of it."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from typing import Any
+
+from assetd import command, explain
+from assetd.command import Commands
+from assetd.errors import NotRunningError, UsageError
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this family."""
+    init = commands.add("init", _init, "write a configuration that fits the folder it finds")
+    init.add_argument("folder", nargs="?", default=".", metavar="DIR")
+
+    build = commands.add("build", _build, "bring every output up to date, once", json=True)
+    build.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="only these sources, folders or outputs, and what includes these files",
+    )
+    build.add_argument("--force", action="store_true", help="build also what is up to date")
+    build.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    build.add_argument("--no-delete", action="store_true", help="leave outputs without a source")
+    build.add_argument(
+        "--take-over",
+        action="store_true",
+        help="replace files in the output folder that assetd did not make",
+    )
+    build.add_argument(
+        "-j", dest="workers", type=command.workers, metavar="N", help="worker processes"
+    )
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from assetd import initial
+
+    start = arguments.directory or "."
+    if not os.path.isdir(start):
+        raise UsageError(f"{start} is no folder that is there")
+    folder = os.path.realpath(os.path.join(start, arguments.folder))
+    path, mounts = initial.write(folder)
+    listed = ", ".join(mounts)
+    print(f"wrote {explain.printable(path)}", file=sys.stderr)
+    print(f"mounts: {explain.printable(listed)}; `assetd build` builds them", file=sys.stderr)
+    return command.OK
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _dry_run(arguments)
+    if not (arguments.no_delete or arguments.take_over):
+        try:
+            with contextlib.closing(command.connect(arguments)) as connection:
+                if arguments.workers is not None:
+                    command.say("a daemon is running, with workers of its own: -j is not used")
+                answer = connection.ask(
+                    "build", paths=command.places_of(arguments), force=arguments.force
+                )
+        except NotRunningError:
+            pass
+        else:
+            return _built(answer, arguments)
+    from assetd import once
+
+    project = command.load(arguments)
+    answer = once.build(
+        project,
+        paths=command.places_of(arguments),
+        force=arguments.force,
+        no_delete=arguments.no_delete,
+        take_over=arguments.take_over,
+        workers=arguments.workers,
+        progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
+    )
+    return _built(answer, arguments)
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from assetd import history, once
+
+    todo = once.dry_run(
+        command.load(arguments), paths=command.places_of(arguments), force=arguments.force
+    )
+    if arguments.json:
+        rows = [{"source": place, "reason": history.reason(reason)} for place, reason in todo]
+        print(json.dumps({"schema": 1, "would": rows}))
+        return command.OK
+    for place, reason in todo:
+        print(f"{explain.printable(place)}: {explain.reason(reason)}")
+    if not todo:
+        print("nothing to do", file=sys.stderr)
+    return command.OK
+
+
+def _built(answer: dict[str, Any], arguments: argparse.Namespace) -> int:
+    from assetd import model
+
+    errors = answer["errors"]
+    unknown = [
+        f"{path} is no source and no output of this project"
+        for path, place in zip(arguments.paths, command.places_of(arguments), strict=True)
+        if place in answer["unknown"]
+    ]
+    if arguments.json:
+        print(json.dumps({"schema": 1, **answer}))
+    elif not unknown or len(unknown) < len(arguments.paths):
+        row = answer["batch"]
+        counts = ("changed", "built", "cached", "clean", "failed", "deleted")
+        tally = model.Batch(
+            row["id"], row["trigger"], 0.0, row["seconds"], *(row[name] for name in counts)
+        )
+        for message in answer.get("messages", ()):
+            command.say(message)
+        command.print_errors(errors, sys.stderr)
+        outputs = explain.count(answer["outputs"], "output")
+        wrong = len({(each["mount"], each["source"]) for each in errors})
+        fail = f"; {explain.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
+        print(f"{explain.batch(tally)}; {outputs}{fail}", file=sys.stderr)
+    if unknown:
+        raise UsageError("\n".join(unknown))
+    return command.SOMETHING_FAILS if errors else command.OK
