@@ -38,9 +38,11 @@ from assetd.model import (
     Batch,
     Cause,
     Change,
+    Committed,
     Done,
     Entry,
     EntryState,
+    Hear,
     Job,
     Kind,
     NodeState,
@@ -227,6 +229,7 @@ class Engine:
         self.paused = False
         self.trouble: str | None = None
         """Why nothing can be recorded at the moment: the disk is full, say."""
+        self.hearers: list[Hear] = []
 
         self._watching = watching
         self._workers = workers
@@ -963,8 +966,11 @@ class Engine:
             reason = Reason(Cause.CHANGED_WHILE_BUILT)
             self._defer(source, _Suspicion(piece.serial, piece.lane, piece.noted, reason))
         self._suspect_deferred()
-        if piece.lane is Lane.URGENT:
-            self.standing.latencies.append(time.monotonic() - piece.noted)
+        latency = time.monotonic() - piece.noted if piece.lane is Lane.URGENT else None
+        if latency is not None:
+            self.standing.latencies.append(latency)
+        for hear in self.hearers:
+            hear(Committed(change, done, frozenset(healed), latency))
 
     def _note_moved(self, serial: int, *, names: bool) -> None:
         """Remember that what is in place has changed; `_ask_listeners` sees to it."""
@@ -1151,6 +1157,8 @@ class Engine:
                 for order in self._orders:
                     order.tally = _added(order.tally, tally)
                 self.tell("batch", batch=tally)
+                for hear in self.hearers:
+                    hear(tally)
             if first:
                 self.tell("ready", sources=self.standing.sources, outputs=self.outputs)
 

@@ -590,3 +590,20 @@ class Batch:
     """Outputs taken away."""
     finished_at: float | None = None
     """None while it goes on, or if it was cut short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A change that is published and recorded, for whoever counts it or tells it on."""
+
+    change: Change
+    """As it turned out."""
+    done: Done
+    healed: frozenset[Source]
+    """The sources that failed before, and do no more."""
+    latency_seconds: float | None
+    """From the first event of a save to here; None for what nobody waits for."""
+
+
+Hear: TypeAlias = Callable[[Committed | Batch], None]
+"""Gets every change when it is committed, and every batch that did something when it ends."""
