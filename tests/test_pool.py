@@ -405,7 +405,7 @@ def test_a_worker_is_replaced_after_so_many_jobs(tmp_path: Path) -> None:
         found = bench.run(*[bench.ticket(f"j{n}") for n in range(25)])
         assert all(good(o) for o in found.values())
         bench.ready()
-        assert bench.pool.restarts == {0: 2}
+        assert bench.pool.restarts == {0: 0}, "it was no accident"
         assert bench.pids() != before
         assert not alive(before[0])
         assert {event for event, _ in bench.events} == {"worker_recycled"}

@@ -475,8 +475,8 @@ class Pool:
         self._sweep(worker.number, held)
         cause = _obituary(worker)
         self._missing.append(worker.number)
-        self.restarts[worker.number] += 1
         if not ending:
+            self.restarts[worker.number] += 1
             self._on_event(
                 "worker_died",
                 {
