@@ -12,12 +12,12 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from assetd.processor import BuildError, Step, Tool
-from assetd_processors import sass_imports
+from assetd_processors import sass_imports, sass_printed
 from assetd_processors.sass_paths import stable_name, url
 
 _PACKAGE: Final = "libsass"
@@ -27,9 +27,6 @@ _PLACE: Final = re.compile(
     re.MULTILINE,
 )
 _LINE_COMMENT: Final = re.compile(r"(?<=/\* line )(\d+), (.+?)(?= \*/)")
-_GET_FUNCTION: Final = re.compile(r"get[-_]function")
-_WARN: Final = re.compile(r"@warn(?![\w-])")
-_WARN_STRING: Final = re.compile(r"""@warn\s+(?:"[^"\\\n]*+"|'[^'\\\n]*+')\s*+(?:[;}]|\Z)""")
 
 
 Check: TypeAlias = Callable[[str, Mapping[str, str]], BuildError | None]
@@ -94,15 +91,14 @@ def make(step: Step, given_paths: Sequence[str], check: Check | None = None) -> 
     depth = 1 + min(64, max((name.count("../") for name in reached.names), default=0))
     nowhere = os.path.join(step.scratch(), *["0"] * depth)
     os.makedirs(nowhere)
-    said: dict[str, None] = {}
+    printed = bytearray()
     try:
-        with _working_in(nowhere):
-            css, raw_map = _compile(step, entry, load_paths, reached.files.values(), said)
+        with _working_in(nowhere), sass_printed.caught(printed):
+            css, raw_map = _compile(step, entry, load_paths)
     except step.warm.CompileError as error:
         raise _failure(step, str(error), nowhere, entry, reached.files) from error
     finally:
-        for message in said:
-            step.warn(message)
+        _warn(step, bytes(printed), nowhere, entry)
 
     source_map = json.loads(raw_map, strict=False)
     # Its sources are relative to the root, where we said that the map would be.
@@ -194,22 +190,12 @@ def _working_in(folder: str) -> Iterator[None]:
         os.close(back)
 
 
-def _compile(
-    step: Step,
-    entry: str,
-    load_paths: Sequence[str],
-    texts: Collection[str],
-    said: dict[str, None],
-) -> tuple[str, str]:
-    """The CSS and the source map; what `@warn` has to say goes to *said*.
+def _compile(step: Step, entry: str, load_paths: Sequence[str]) -> tuple[str, str]:
+    """The CSS and the source map.
 
     The map is always asked for, because it names every file that was read.  It costs 3 to 8 %
     and does not change a byte of the CSS.
     """
-
-    def hear(message: object) -> None:
-        said[_spelt(message)] = None
-
     style = step.options["style"]
     css, source_map = step.warm.compile(
         filename=entry,
@@ -217,9 +203,6 @@ def _compile(
         precision=step.options["precision"],
         source_comments=step.options["source_comments"] and style != "compressed",
         include_paths=load_paths,
-        custom_functions=[step.warm.SassFunction("@warn", ("$message",), hear)]
-        if _may_hear_warnings(texts)
-        else [],
         source_map_filename="/map",
         source_map_contents=step.options["source_map"],
         omit_source_map_url=True,
@@ -227,39 +210,19 @@ def _compile(
     return css, source_map
 
 
-def _may_hear_warnings(texts: Collection[str]) -> bool:
-    """Whether `@warn` can be handed to us.
-
-    The binding dies with SIGSEGV when it is handed a function as a value, so where one can
-    be made, only warnings of a plain string are safe.  The others go to stderr.
-    """
-    if not any("@warn" in text for text in texts):
-        return False
-    if not any(_GET_FUNCTION.search(text) for text in texts):
-        return True
-    return all(
-        len(_WARN.findall(text)) == len(_WARN_STRING.findall(text))
-        for text in texts
-        if "@warn" in text
-    )
-
-
-def _spelt(value: Any) -> str:
-    """A Sass value as `@warn` would print it, near enough."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return f"({', '.join(sorted(f'{_spelt(k)}: {_spelt(v)}' for k, v in value.items()))})"
-    if hasattr(value, "unit"):
-        return f"{value.value:.10g}{value.unit}"
-    if hasattr(value, "items"):
-        comma = "COMMA" in str(value.separator)
-        return (", " if comma else " ").join(_spelt(item) for item in value.items)
-    return str(value)
+def _warn(step: Step, printed: bytes, nowhere: str, entry: str) -> None:
+    """Tell the warnings among what was printed; the rest goes where it was to go."""
+    warnings, rest = sass_printed.understood(printed)
+    for said in warnings:
+        if said.file is None:
+            step.warn(said.message)
+            continue
+        path = os.path.normpath(os.path.join(nowhere, said.file))
+        # Columns of the indented syntax are those of the SCSS that LibSass made of it.
+        column = None if sass_imports.is_indented(path) else said.column
+        file = step.origin if path == entry else path
+        step.warn(said.message, file=file, line=said.line, column=column)
+    sass_printed.pass_on(rest)
 
 
 def _failure(

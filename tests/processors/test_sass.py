@@ -1,9 +1,11 @@
 """`sass` makes what LibSass makes, and knows all that the result came from."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 
 from assetd.model import Diagnostic
 from assetd.processor import Names, Setting
-from assetd_processors import sass_imports
+from assetd.record import Reader
+from assetd.testing import Site
+from assetd_processors import sass_imports, sass_printed
 from assetd_processors.sass import sass
 
 if TYPE_CHECKING:
@@ -419,29 +423,117 @@ def test_a_path_that_libsass_cannot_take_is_refused_clearly(bench: "Bench") -> N
 
 
 def test_warnings_are_told_and_change_nothing(bench: "Bench") -> None:
-    """Each once, as `@warn` would print it."""
+    """Each once for each place, as `@warn` prints it, even where it has blank lines."""
     text = (
         "@mixin m { @warn 'old: #{1 + 1}'; }\n@include m; @include m;\n"
-        "@warn 1.5px, a b; @warn null; @warn true; @warn (k: v); a { b: c }"
+        "@warn 1.5px, a b; @warn null; @warn true; @warn (k: v); @warn 'x\\a\\a y'; a { b: c }"
     )
     bench.write({"assets/css/site.scss": text})
     desk = bench.run(sass, "css/site.scss")
     assert [str(w) for w in desk.warnings] == [
-        f"assets/css/site.scss: {message}"
-        for message in ("old: 2", "1.5px, a b", "null", "true", "(k: v)")
+        f"assets/css/site.scss:{told}"
+        for told in (
+            *("1:12: old: 2", "3:1: 1.5px, a b", "3:19: null", "3:31: true", "3:43: (k: v)"),
+            "3:57: x\n\ny",
+        )
     ]
     assert Path(desk.staged["css/site.css"]).read_text() == "a {\n  b: c; }\n"
 
 
-def test_warning_of_a_function_does_not_kill_the_worker(
-    bench: "Bench", capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The binding segfaults when it hands one over, so such warnings go to stderr."""
+def test_warning_of_a_function_does_not_kill_the_worker(bench: "Bench") -> None:
+    """The binding segfaults when it hands one over."""
     bench.write({"assets/css/site.scss": "@warn get-function('red'); a { b: c }"})
     desk = bench.run(sass, "css/site.scss")
-    assert desk.warnings == []
-    assert Path(desk.staged["css/site.css"]).read_text() == "a {\n  b: c; }\n"
-    assert "WARNING" in capfd.readouterr().err
+    assert [str(w) for w in desk.warnings] == ['assets/css/site.scss:1:1: get-function("red")']
+
+
+DEPRECATED = {
+    "assets/css/site.scss": '@import "old", "sub/plain";\n@debug "WARNING: no\\a one";\n',
+    "assets/css/_old.scss": (
+        "@function f() { @return 1; }\n"
+        "@mixin m { $new: 1 !global; @warn 'stale'; }\n"
+        ".a.b { w: call('f'); x: unquote(red); @include m; }\n"
+        ".c { @extend .a.b; }\n"
+    ),
+    "assets/css/sub/plain.sass": ".d\n  e: unquote(red)\n  @warn 'here'\n",
+}
+
+
+def test_deprecations_are_warnings_with_places(
+    bench: "Bench", capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of the file that is old, whatever imports it; what is no warning stays on stderr."""
+    bench.write(DEPRECATED)
+    desk = bench.run(sass, "css/site.scss")
+    assert [
+        str(w).partition("\n")[0].removesuffix(" in future versions.") for w in desk.warnings
+    ] == [
+        "assets/css/site.scss: Passing a string to call() is deprecated and will be illegal",
+        "assets/css/_old.scss:3: Passing red, a non-string value, to unquote()",
+        "assets/css/_old.scss:2: !global assignments won't be able to declare new variables",
+        "assets/css/_old.scss:2:29: stale",
+        "assets/css/_old.scss:4:14: Compound selectors may no longer be extended.",
+        "assets/css/sub/plain.sass:2: Passing red, a non-string value, to unquote()",
+        "assets/css/sub/plain.sass:3: here",
+    ]
+    assert desk.warnings[1].excerpt == ".a.b { w: call('f'); x: unquote(red); @include m; }"
+    said = capfd.readouterr().err
+    assert said == f"{bench.mount}/css/site.scss:2 DEBUG: WARNING: no\none\n"
+
+
+def test_a_source_that_is_wrong_has_its_warnings_too(
+    bench: "Bench", capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And whatever else was printed; stderr is our own again."""
+    bench.write({"assets/css/site.scss": "@warn 'first';\n@debug 'then';\na { b: 1px + 1s }"})
+    _, desk = bench.refuse(sass, "css/site.scss")
+    assert [str(w) for w in desk.warnings] == ["assets/css/site.scss:1:1: first"]
+    os.write(2, b"ours\n")
+    assert capfd.readouterr().err.endswith("css/site.scss:2 DEBUG: then\nours\n")
+
+
+def test_what_is_not_understood_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not a byte gets lost, of whatever encoding."""
+    text = b"WARNING: of nothing\n\xff\n\nDEPRECATION WARNING on Monday\nWARNING"
+    assert sass_printed.understood(text) == ([], text)
+    sass_printed.pass_on(text)
+    assert capfd.readouterr().err.encode(errors="surrogateescape").startswith(text[:20])
+    warned = b"WARNING: \xff\n    on line 1:2 of \xfe.scss, in mixin `m`\n    from line 1 of b\n\n"
+    (known,), rest = sass_printed.understood(b"before\n" + warned + text)
+    assert known == sass_printed.Warned("\ufffd", os.fsdecode(b"\xfe.scss"), 1, 2)
+    assert rest == b"before\n" + text
+
+
+def test_a_source_that_prints_without_end_is_ended(bench: "Bench") -> None:
+    """Before the memory is: the kernel ends its worker, which has no use for a limit else."""
+    bench.write({"assets/a.scss": f"@while true {{ @debug '{'x' * 100_000}' }}"})
+    code = (
+        "import sys; from pathlib import Path; from tests.processors.conftest import Bench;"
+        "from assetd_processors.sass import sass;"
+        "Bench(Path(sys.argv[1]), Path(sys.argv[2])).run(sass, 'a.scss')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, bench.project, bench.staging],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGXFSZ, b"")
+
+
+def test_the_record_has_a_deprecation_with_its_place(tmp_path: Path) -> None:
+    """A warning and no error: the output is in place."""
+    (tmp_path / "site").mkdir()
+    site = Site(tmp_path / "site")
+    for name, text in DEPRECATED.items():
+        site.write(name, text)
+    site.run("build", check=True)
+    with contextlib.closing(Reader(os.fspath(site.root / ".assetd/record.sqlite"))) as reader:
+        (entry,) = (e for e in reader.entries() if e.source.path == "css/site.scss")
+    warnings = [w for node in entry.nodes for w in node.warnings]
+    assert ("assets/css/_old.scss", 4, 14) in {(w.file, w.line, w.column) for w in warnings}
+    assert site.output("css/site.css")
 
 
 def test_the_compiler_is_loaded_once(bench: "Bench") -> None:
