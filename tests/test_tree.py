@@ -158,13 +158,27 @@ def test_a_bypassing_root_stands_alone_and_names_no_leaves() -> None:
 
 
 def test_a_bypassing_processor_takes_no_intermediate() -> None:
-    """Its outputs would not be known when the branch is planned."""
-    bundle = taker("bundle", ".js", bypass=True)
+    """Its outputs would not be known when the branch is planned: the next one is asked."""
     coffee = taker("coffee", ".coffee", becomes(".js"))
-    with pytest.raises(
-        TreeError, match=r"^bundle takes sources only, and was offered a\.js, which coffee makes$"
-    ):
-        grow("a.coffee", (coffee, bundle))
+    always = taker("bundle", ".js", bypass=True)
+    sometimes = taker("bundle", ".js", bypass=lambda p, _o: p.startswith("b"))
+    for bundle in (always, sometimes):
+        alone = Tree((Node("coffee", "b.coffee", None, ("b.js",)),), (("b.js", 0),))
+        assert grow("b.coffee", (coffee, bundle)) == alone
+        tree = grow("b.coffee", (coffee, bundle, MIN))
+        assert tree is not None
+        assert [n.processor for n in tree.nodes] == ["coffee", "min"]
+        assert not tree.bypass
+    tree = grow("a.coffee", (coffee, sometimes))
+    assert tree is not None
+    assert [n.processor for n in tree.nodes] == ["coffee", "bundle"]
+
+
+def test_a_bypass_that_raises_of_an_intermediate_is_an_error() -> None:
+    """As of a source."""
+    coffee = taker("coffee", ".coffee", becomes(".js"))
+    with pytest.raises(TreeError, match=r"^bad: bypass\('a\.js'\) raised KeyError: 'a\.js'$"):
+        grow("a.coffee", (coffee, taker("bad", ".js", bypass=broken)))
 
 
 UNSAFE: tuple[Any, ...] = ("../a", "/a", "a/../b", "a//b", "a/", "./a", "", "\0", "a" * 4096, None)

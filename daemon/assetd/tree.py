@@ -3,6 +3,9 @@
 For a path the processors are asked in order; the first that matches takes it, what it will
 make become the children, and each child is offered to the processors that its branch has not
 used yet.  What nobody takes further is a leaf: an output.
+
+A processor that names its outputs only by making them is asked of sources alone: what it made
+of a child would not be known when the tree is planned.
 """
 
 from collections.abc import Sequence
@@ -82,7 +85,14 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
 
     def visit(path: str, parent: int | None, unused: Sequence[Taker]) -> bool:
         nonlocal bypass
-        taker = next((t for t in unused if _ask_matcher(t, "matches", path)), None)
+        taker = next(
+            (
+                t
+                for t in unused
+                if _ask_matcher(t, "matches", path) and (parent is None or not bypasses(t, path))
+            ),
+            None,
+        )
         if taker is None:
             return False
         if len(nodes) == NODE_LIMIT:
@@ -91,13 +101,8 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
                 f"do {taker.processor.name} and {nodes[-1].processor} feed each other?"
             )
         here = len(nodes)
-        if bypasses(taker, path):
+        if parent is None and bypasses(taker, path):
             bypass = True
-            if parent is not None:
-                raise TreeError(
-                    f"{taker.processor.name} takes sources only, and was offered "
-                    f"{path}, which {nodes[parent].processor} makes"
-                )
             nodes.append(Node(taker.processor.name, path, parent, ()))
             return True
         names = _ask_names(taker, path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assetd.step import Desk
+from assetd.testing import Site
 from assetd_processors.requirejs import requirejs
 
 if TYPE_CHECKING:
@@ -170,3 +171,26 @@ def test_a_build_file_that_is_none_is_told(bench: "Bench", text: str, told: str)
     bench.write(SITE | {"assets/build.js": text})
     wrong, _ = bench.refuse(requirejs, "build.js", build_path="build.js")
     assert told in wrong.message
+
+
+def test_what_concat_makes_in_its_mount_goes_its_own_way(tmp_path: Path) -> None:
+    """It takes sources alone: no script that another processor makes."""
+    (tmp_path / "site").mkdir()
+    head = "mounts: {assets: {processors: all}}\nrequirejs: {build_path: build.js}\n"
+    site = Site(tmp_path / "site", head)
+    for name, text in SITE.items():
+        site.write(name, text)
+    site.write("assets/vendor.js.concat", "files: [parts/a.txt, parts/b.txt]\n")
+    site.write("assets/parts/a.txt", "var first = 1;")
+    site.write("assets/parts/b.txt", "var second = 2;")
+    assert site.build()["errors"] == []
+    made = site.outputs()
+    assert set(made) == {"built.js", "vendor.js", "parts/a.txt", "parts/b.txt"}
+    assert made["vendor.js"] == b"var first=1,second=2;"  # by uglifyjs
+    assert b"return 20" in made["built.js"]
+    site.write("assets/parts/b.txt", "var second = 3;")
+    site.write("assets/js/app/m20.js", "define('changed');\n")
+    assert site.build()["errors"] == []
+    assert site.output("vendor.js") == "var first=1,second=3;"
+    assert "changed" in (site.output("built.js") or "")
+    assert site.outputs() == site.clean_build()
