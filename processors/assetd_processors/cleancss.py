@@ -1,8 +1,8 @@
 """The processor `cleancss`: CSS made smaller, by clean-css, kept warm.
 
 It inlines `@import` of files that are there, as its command line does; those and the ones that
-it does not find are dependencies.  Where `out_ext` is not `.css`, a name that ends in it
-already is not taken: it is small enough.
+it does not find are dependencies.  A name that ends in `.min.css`, or in another `out_ext` than
+`.css`, is not taken: it is small already.
 """
 
 import os
@@ -15,6 +15,7 @@ PRIORITY: Final = 80
 """After all that makes style sheets."""
 
 _css = suffix(".css")
+_small = suffix(".min.css")
 
 
 def _ext(options: Options) -> str:
@@ -24,8 +25,10 @@ def _ext(options: Options) -> str:
 
 
 def _matches(path: str, options: Options) -> bool:
+    if not _css(path, options) or _small(path, options):
+        return False
     ext = _ext(options)
-    return _css(path, options) and (ext == ".css" or not path.lower().endswith(ext.lower()))
+    return ext == ".css" or not path.lower().endswith(ext.lower())
 
 
 def _target(path: str, options: Options) -> str:

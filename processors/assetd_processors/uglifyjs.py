@@ -1,7 +1,7 @@
 """The processor `uglifyjs`: JavaScript made smaller, by UglifyJS, kept warm.
 
-With `source_map`, the map leads back to what the node before made its input of, if that made a
-map too.
+A name that ends in `.min.js` is not taken: it is small already.  With `source_map`, the map
+leads back to what the node before made its input of, if that made a map too.
 """
 
 import os
@@ -12,6 +12,14 @@ from assetd_processors import tool_server, tools
 
 PRIORITY: Final = 80
 """After all that makes scripts."""
+
+
+_js = suffix(".js")
+_small = suffix(".min.js")
+
+
+def _matches(path: str, options: Options) -> bool:
+    return _js(path, options) and not _small(path, options)
 
 
 def _outputs(path: str, options: Options) -> Names:
@@ -37,7 +45,7 @@ def _uglifyjs(step: Step) -> None:
 uglifyjs = Processor(
     name="uglifyjs",
     version="1",
-    matches=suffix(".js"),
+    matches=_matches,
     outputs=_outputs,
     process=_uglifyjs,
     options=(

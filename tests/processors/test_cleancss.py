@@ -26,7 +26,7 @@ def cli(cli: "CommandLine", node_modules: Path) -> "CommandLine":
 
 
 def test_the_output_has_the_suffix_that_is_asked_for() -> None:
-    """What has that suffix already is small enough."""
+    """Or stays as it is."""
     small = OPTIONS | {"out_ext": ".min.css"}
     assert cleancss.outputs("a/x.css", OPTIONS) == Names(("a/x.css",))
     assert cleancss.outputs("a/x.css", small) == Names(("a/x.min.css",))
@@ -34,9 +34,26 @@ def test_the_output_has_the_suffix_that_is_asked_for() -> None:
     assert cleancss.outputs("a/x.css", small | {"source_map": True}).companions == (
         "a/x.min.css.map",
     )
-    names = ("a.css", "b.min.CSS", "c.less")
-    assert [n for n in names if cleancss.matches(n, OPTIONS)] == ["a.css", "b.min.CSS"]
-    assert [n for n in names if cleancss.matches(n, small)] == ["a.css"]
+
+
+def test_what_is_small_already_is_not_taken(tmp_path: Path) -> None:
+    """By its name, as the ancestor knew it, or by `out_ext`: such a file goes on as it is."""
+    names = ("a.css", "b.min.CSS", "c.less", "min.css", "d-s.css")
+    for options in ({}, {"out_ext": ".min.css"}, {"out_ext": "min.css"}):
+        taken = [n for n in names if cleancss.matches(n, OPTIONS | options)]
+        assert taken == ["a.css", "min.css", "d-s.css"]
+    assert not cleancss.matches("d.small.css", OPTIONS | {"out_ext": ".small.css"})
+    (tmp_path / "site").mkdir()
+    site = Site(tmp_path / "site", "mounts: {assets: {processors: all}}\n")
+    for name in ("assets/a.css", "assets/b.min.css"):
+        site.write(name, STYLE)
+    site.build()
+    assert site.output("b.min.css") == STYLE
+    assert site.output("a.css") == "a{color:red;margin:0}a{padding:1px}.b{color:red}"
+    site.write("assetd.yml", "mounts: {assets: {processors: all}}\ncleancss: {out_ext: .min.css}\n")
+    site.build()
+    assert set(site.outputs()) == {"a.min.css", "b.min.css"}
+    assert site.output("b.min.css") == STYLE
 
 
 def test_out_ext_names_the_file(bench: "Bench") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from assetd.processor import Names
+from assetd.testing import Site
 from assetd_processors.uglifyjs import uglifyjs
 
 if TYPE_CHECKING:
@@ -30,10 +31,24 @@ def test_the_output_has_the_name_of_the_input() -> None:
     assert uglifyjs.outputs("a/x.js", OPTIONS | {"source_map": True}) == Names(
         ("a/x.js",), ("a/x.js.map",)
     )
-    assert [n for n in ("a.js", "b.min.JS", "c.mjs", "d.json") if uglifyjs.matches(n, OPTIONS)] == [
+
+
+def test_what_is_small_already_is_not_taken(tmp_path: Path) -> None:
+    """By its name, as the ancestor knew it: such a file goes on as it is."""
+    names = ("a.js", "b.JS", "c.min.js", "d.MIN.JS", "min.js", "amin.js", "e.mjs", "f.json")
+    assert [n for n in names if uglifyjs.matches(n, OPTIONS)] == [
         "a.js",
-        "b.min.JS",
+        "b.JS",
+        "min.js",
+        "amin.js",
     ]
+    (tmp_path / "site").mkdir()
+    site = Site(tmp_path / "site", "mounts: {assets: {processors: all}}\n")
+    for name in ("assets/a.js", "assets/a.min.js"):
+        site.write(name, SCRIPT)
+    site.build()
+    assert site.output("a.min.js") == SCRIPT
+    assert site.output("a.js") == "function add(d,n){return d+n}add(3);"
 
 
 def test_jquery_is_that_of_the_command_line(
