@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -142,6 +143,18 @@ def test_what_was_read_and_what_was_missed_is_known(asked: Asked) -> None:
     beside.mkdir()
     assert list(asked("read", files=["../beside/x"]).reads) == [str(beside / "x")]
     assert list(asked("echo").reads) == []
+
+
+def test_a_project_in_shared_memory_is_one() -> None:
+    """Devices are no files, but what lies below `/dev/shm` may be a project."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        asked = Asked(Path(folder))
+        (asked.folder / "there").write_text("")
+        try:
+            reads = asked("read", files=["there", "missing", "/dev/null", "/dev/shm/no"]).reads
+        finally:
+            asked.server.close()
+        assert list(reads) == [f"{folder}/there", f"{folder}/missing"]
 
 
 def test_half_a_character_does_not_break_the_pipe(asked: Asked) -> None:
@@ -388,6 +401,46 @@ def test_what_is_installed_is_not_installed_again(tools: Path) -> None:
         told = node_tools.tool(name)()
         assert told.version is not None
         assert told.version.partition("+")[0] == wanted[name]
+
+
+def test_tools_of_other_versions_that_nobody_uses_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a month; never ours, one that a process runs from, nor what is not of our making."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    ours = node_tools.packages().parent
+    month = ("1" * 16, "2" * 16, ".installing-x", ".removing-y", "notes", "link", ours.name)
+    for name in (*month, "3" * 16):
+        if name != "link":
+            (ours.parent / name / "node_modules").mkdir(parents=True)
+    (ours.parent / "2222222222222222" / "node_modules" / "x").write_text("")
+    (tmp_path / "mine").mkdir()
+    (ours.parent / "link").symlink_to(tmp_path / "mine")
+    (ours.parent / ("4" * 16)).symlink_to(tmp_path / "mine")
+    past = time.time() - node_tools.UNUSED_SECONDS - 60
+    for name in month:
+        os.utime(ours.parent / name, (past, past))
+    used = ours.parent / ("1" * 16)
+    with subprocess.Popen(["tail", "-f", used / "node_modules", "/dev/null"]) as process:
+        said = io.StringIO()
+        node_tools.install(said)
+        process.kill()
+    left = {path.name for path in ours.parent.iterdir()}
+    assert left == {"1" * 16, "3" * 16, "4" * 16, "notes", "link", ours.name}
+    assert f"unused for a month: {ours.parent}/2222222222222222\n" in said.getvalue()
+    assert ours.stat().st_mtime > past + 60, "it is in use"
+
+
+def test_a_server_that_starts_marks_its_packages_as_used(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else tells that an old daemon still needs them."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    folder = node_tools.packages().parent
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    assert asked("echo").value
+    assert folder.stat().st_mtime > 0
 
 
 def test_an_update_of_what_a_tool_brings_along_is_one_of_the_tool(

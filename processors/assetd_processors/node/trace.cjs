@@ -78,7 +78,9 @@ function end() {
   active = false;
   const files = new Set();
   for (const file of seen) {
-    if (hidden.some((folder) => isBelow(file, folder)) || /^\/(dev|proc|sys)\//.test(file)) continue;
+    if (hidden.some((folder) => isBelow(file, folder))) continue;
+    // Devices are no files; a project may lie in /dev/shm all the same.
+    if (/^\/(dev|proc|sys)\//.test(file) && !isBelow(file, project)) continue;
     const found = look(file, stat);
     if (found !== undefined) {
       if (found.isFile()) files.add(file);
