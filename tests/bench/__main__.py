@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from pathlib import Path
 from tests.bench import trees
 
 from assetd.testing import Daemon, Site, wait_for
+from assetd_processors import tools as node_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,58 @@ def _quiet(daemon: Daemon) -> None:
     time.sleep(0.03)  # so that the next save is a save and no burst
 
 
+def less(site: Site, runs: int, measured: int) -> list[Row]:
+    """A cold build of Less files on 2 workers, against a `lessc` process for each.
+
+    The first row is the one to go by: both have 2 processes at work, and ours has all of
+    `assetd build` in it.
+
+    Args:
+        site: With the tree.
+        runs: Of our build.
+        measured: How many of the files `lessc` is run on; the rest is taken to last as long.
+    """
+    node_tools.install(sys.stderr)
+    lessc = node_tools.packages() / ".bin" / "lessc"
+    sources = sorted((site.root / "assets/less").glob("*.less"))
+    theirs = site.root.with_name("theirs")
+    theirs.mkdir()
+
+    def forget() -> None:
+        for folder in (site.root / "public", site.root / ".assetd"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def compile_one(source: Path) -> None:
+        subprocess.run([lessc, source, theirs / f"{source.stem}.css"], check=True)
+
+    def one_by_one() -> None:
+        for source in sources[:measured]:
+            compile_one(source)
+
+    def two_at_a_time() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(compile_one, sources[:measured]))
+
+    built = median(lambda: site.run("build", check=True), runs, forget)
+    scale = len(sources) / len(sources[:measured])
+    alone, paired = timed(one_by_one) * scale, timed(two_at_a_time) * scale
+    # Nothing was compared unless both made the same.
+    for made in theirs.iterdir():
+        ours = site.root / "public/less" / made.name
+        if made.read_bytes() != ours.read_bytes():
+            raise AssertionError(f"{ours} is not what lessc makes")
+    name = f"{len(sources)} Less, 2 workers"
+    return [
+        Row(
+            f"{name}: cold build",
+            built,
+            f"a lessc for each, {how}: {ms / built:.1f} times ours",
+            ms,
+        )
+        for how, ms in (("2 at a time", paired), ("one by one", alone))
+    ]
+
+
 def copy_floor(runs: int) -> float:
     """A 4 KB copy and a rename, bare."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
@@ -177,6 +231,8 @@ def main() -> None:
     with project(trees.mixed) as site:
         rows += cold("mixed", site, runs)
         rows.append(saves("mixed, a Sass entry", site, entry, many, floor))
+    with project(trees.less) as site:
+        rows += less(site, runs, 20 if arguments.quick else 200)
     small, large = (r for r in rows if r.what.endswith("files: a save, p50"))
     rows.append(Row("a save in 10,000 files", large.ours_ms, "in 100 files", small.ours_ms))
 
@@ -185,7 +241,7 @@ def main() -> None:
     for row in rows:
         print(
             f"| {row.what:<36} | {row.ours_ms:7.1f} ms | {row.floor_ms:7.2f} ms "
-            f"| {row.ratio:5.1f} | {row.floor} |"
+            f"| {row.ratio:5.{1 if row.ratio >= 1 else 2}f} | {row.floor} |"
         )
     if arguments.json:
         Path(arguments.json).write_text(json.dumps([asdict(r) for r in rows], indent=1))

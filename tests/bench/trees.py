@@ -38,3 +38,24 @@ def mixed(root: Path, entries: int = 1000, partials: int = 50, plain_files: int 
     for number in range(plain_files):
         (assets / f"files/f{number:04}.txt").write_bytes(chance.randbytes(2048))
     (root / "assetd.yml").write_text(CONFIG)
+
+
+def less(root: Path, entries: int = 200, partials: int = 20, workers: int = 2) -> None:
+    """Less files such as a site has for its pages, each with 3 of the partials."""
+    chance = random.Random(7)
+    parts = root / "assets/less/parts"
+    parts.mkdir(parents=True)
+    for number in range(partials):
+        text = f"@c{number}: hsl({number * 18 % 360}, 50%, 40%);\n"
+        text += f".m{number}(@w) {{ color: @c{number}; padding: (@w * {number + 1}); "
+        text += "&:hover { color: darken(@c, 10%); } }\n".replace("@c", f"@c{number}")
+        (parts / f"_p{number:02}.less").write_text(text)
+    for number in range(entries):
+        used = sorted({number % partials, *chance.sample(range(partials), 2)})
+        text = "".join(f'@import "parts/_p{n:02}";\n' for n in used)
+        for block in range(5):
+            text += f".e{number}-{block} {{\n"
+            text += "".join(f"  .x{n} {{ .m{n}({block}px); }}\n" for n in used)
+            text += f"  width: ~'calc(100% - {block}px)';\n}}\n"
+        (root / f"assets/less/e{number:03}.less").write_text(text)
+    (root / "assetd.yml").write_text(f"{CONFIG}workers: {workers}\n")
