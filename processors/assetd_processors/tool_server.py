@@ -185,6 +185,7 @@ class ToolServer:
             os.close(life_theirs)
             if said is not None:
                 os.close(said)
+        tools.note_use()
         self._running = _Running(process, ours, life_ours)
         return self._running
 

@@ -5,13 +5,16 @@ the lock file's digest: another version of assetd has a folder of its own, and a
 complete never changes.  Knows nothing of the process that runs them: that is `tool_server`.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -40,6 +43,9 @@ _OFFLINE: Final = (
     "ENOTCACHED",
 )
 _SECONDS: Final = 900.0
+UNUSED_SECONDS: Final = 30 * 24 * 3600.0
+"""Packages of other lock files that nobody has used for so long are removed."""
+_INSTALLED: Final = re.compile(r"[0-9a-f]{16}|\.(?:installing|removing)-.*")
 
 
 def node() -> str | None:
@@ -159,7 +165,9 @@ def install(to: TextIO) -> None:
     """
     target = packages().parent
     if target.is_dir():
+        note_use()
         print(f"the tools are in place: {target}", file=to)
+        _clear(target, to)
         return
     npm = _npm()
     if npm is None:
@@ -180,7 +188,44 @@ def install(to: TextIO) -> None:
                 raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    _clear(target, to)
     print("done; a daemon that runs sees them after `assetd restart`", file=to)
+
+
+def note_use() -> None:
+    """Keep the packages from being removed as unused."""
+    # Somebody else may own them, or they are not there.
+    with contextlib.suppress(OSError):
+        os.utime(packages().parent)
+
+
+def _clear(target: Path, to: TextIO) -> None:
+    """Remove what lies beside *target* and is of no use to anybody; tells *to*."""
+    oldest = time.time() - UNUSED_SECONDS
+    with os.scandir(target.parent) as entries:
+        others = [e for e in entries if e.name != target.name and _INSTALLED.fullmatch(e.name)]
+    for entry in others:
+        try:
+            if not entry.is_dir(follow_symlinks=False) or _runs_from(entry.path):
+                continue
+            if entry.stat(follow_symlinks=False).st_mtime > oldest:
+                continue
+            # What is removed in part must not look installed.
+            gone = Path(tempfile.mkdtemp(prefix=".removing-", dir=target.parent))
+            os.rename(entry.path, gone)
+        except OSError:
+            continue  # another process was faster, or it is not ours to remove
+        shutil.rmtree(gone, ignore_errors=True)
+        print(f"removed the tools of another version, unused for a month: {entry.path}", file=to)
+
+
+def _runs_from(folder: str) -> bool:
+    """Whether a process was started with *folder* on its command line, as tool servers are."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.fsencode(folder) in Path("/proc", pid, "cmdline").read_bytes():
+                return True
+    return False
 
 
 def _fill(folder: Path, npm: list[str]) -> None:
