@@ -9,8 +9,11 @@ by digest, stays.
 import contextlib
 import errno
 import os
+import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from assetd import stamp as stamps
@@ -21,6 +24,8 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 STAGING_NAME: Final = ".assetd-staging"
+MADE_NAME: Final = "made-folders"
+"""Of the file in the state folder that says which folders down to the output root we made."""
 
 
 class _ObstacleError(PublishError):
@@ -54,7 +59,7 @@ def staging_folder(out_dir: str, state_dir: str) -> str:
 def _staging_folder(out_dir: str, state_dir: str) -> str:
     preferred = os.path.join(state_dir, "staging")
     os.makedirs(preferred, exist_ok=True)
-    os.makedirs(out_dir, exist_ok=True)
+    _make_root(out_dir, os.path.join(state_dir, MADE_NAME))
     # The same names each time, so that what a kill leaves behind goes with the next start.
     probe = f"{preferred}/probe"
     landed = os.path.join(out_dir, f"{STAGING_NAME}-probe")
@@ -72,6 +77,143 @@ def _staging_folder(out_dir: str, state_dir: str) -> str:
         preferred = os.path.join(out_dir, STAGING_NAME)
         os.makedirs(preferred, exist_ok=True)
     return preferred
+
+
+def _make_root(out_dir: str, note: str) -> None:
+    """Make the output root, and note which folders were not there: only those are ours."""
+    made = []
+    path = out_dir
+    while not os.path.lexists(path):
+        made.append(path)
+        path = os.path.dirname(path)
+    os.makedirs(out_dir, exist_ok=True)
+    if made:
+        # By inode: a folder that somebody makes in its place is not ours, and a project that
+        # is moved keeps them.
+        with open(note, "a", encoding="ascii") as file:
+            file.writelines(f"{os.lstat(path).st_ino}\n" for path in made)
+
+
+def made_roots(out_dir: str, state_dir: str) -> list[str]:
+    """The output root and the folders above it, as far as we made them; the root comes first."""
+    made: set[int] = set()
+    with (
+        contextlib.suppress(OSError, ValueError),  # ValueError: cut short by a power loss
+        open(os.path.join(state_dir, MADE_NAME), encoding="ascii") as file,
+    ):
+        made.update(map(int, file))
+    found = []
+    path = out_dir
+    with contextlib.suppress(OSError):
+        while (seen := os.lstat(path)).st_ino in made and stat.S_ISDIR(seen.st_mode):
+            found.append(path)
+            path = os.path.dirname(path)
+    return found
+
+
+def remove_root(out_dir: str, state_dir: str) -> list[str]:
+    """Remove our staging there, and of `made_roots` those that are empty; returns these."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(os.path.join(out_dir, STAGING_NAME))
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(out_dir, f"{STAGING_NAME}-probe"))
+    gone: list[str] = []
+    with contextlib.suppress(OSError):  # one that is not empty stays, and those above it
+        for path in made_roots(out_dir, state_dir):
+            os.rmdir(path)
+            gone.append(path)
+    return gone
+
+
+class There(Enum):
+    """What stands at the place of an output."""
+
+    NOTHING = "nothing"
+    FILE = "file"
+    """A regular file; it was read if somebody wanted that."""
+    UNREADABLE = "unreadable"
+    """A regular file that may not be read, or folders on the way that may not."""
+    OTHER = "other"
+    """A link, a folder, a device; or such a thing in the place of a folder on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at the place of an output has shown."""
+
+    there: There
+    stamp: Stamp | None = None
+    """Of what a rename would replace; None if there is nothing, or nothing that it could."""
+    digest: Digest | None = None
+    """None: nobody looked inside."""
+    what: str | None = None
+    """Half a sentence about what is unreadable or something else."""
+
+
+def see(
+    out_dir: str, outputs: Iterable[Output], look_inside: Callable[[Output, Stamp], bool]
+) -> Iterator[tuple[Output, Seen]]:
+    """What is at the place of each output; no link is followed, and nothing is changed.
+
+    Args:
+        out_dir: The output root.
+        outputs: As the record has them.
+        look_inside: Of an output and the stamp of the file there: whether to read it.
+    """
+    try:
+        root = _Root(out_dir, make=False)
+    except FileNotFoundError:
+        yield from ((output, Seen(There.NOTHING)) for output in outputs)
+        return
+    except (PublishError, OSError) as error:
+        kind = There.OTHER if isinstance(error, PublishError) else There.UNREADABLE
+        what = _text(error)
+        yield from ((output, Seen(kind, what=what)) for output in outputs)
+        return
+    with contextlib.closing(root):
+        for output in outputs:
+            yield output, _see(root, output, look_inside)
+
+
+def _see(root: "_Root", output: Output, look_inside: Callable[[Output, Stamp], bool]) -> Seen:
+    try:
+        folder_path, name = _split(output.path)
+        folder = root.folder(folder_path, make=False)
+        current = root.look(folder, name)
+    except FileNotFoundError:
+        return Seen(There.NOTHING)
+    except PublishError as error:
+        return Seen(There.OTHER, what=str(error))
+    except OSError as error:
+        return Seen(There.UNREADABLE, what=f"its folder cannot be read: {_text(error)}")
+    if current is None:
+        return Seen(There.NOTHING)
+    if stat.S_ISDIR(current.st_mode):
+        return Seen(There.OTHER, what="a folder is there")
+    stamp = stamps.of_stat(current)
+    if not stat.S_ISREG(current.st_mode):
+        what = "a link is there" if stat.S_ISLNK(current.st_mode) else "no regular file is there"
+        return Seen(There.OTHER, stamp, what=what)
+    if not look_inside(output, stamp):
+        return Seen(There.FILE, stamp)
+    try:
+        stamp, digest = root.read(folder, name)
+    except OSError as error:
+        return Seen(There.UNREADABLE, stamp, what=f"it cannot be read: {_text(error)}")
+    return Seen(There.FILE, stamp, digest)
+
+
+def remove_folders(out_dir: str, made: Iterable[str]) -> list[str]:
+    """Remove those of the folders *made* by us that are empty; returns them."""
+    folders = set(made)
+    try:
+        root = _Root(out_dir, make=False)
+    except (PublishError, OSError):
+        return []
+    with contextlib.closing(root):
+        for folder in sorted(folders, key=lambda path: path.count("/"), reverse=True):
+            root.prune(folder, folders.__contains__)
+        return root.removed
 
 
 def identify(out_dir: str, path: str) -> tuple[Stamp, Digest] | None:
@@ -309,13 +451,15 @@ class _Root:
     def identify(self, folder: int, name: str) -> tuple[Stamp, Digest] | None:
         """Stamp and digest of the regular file at *name*; None if there is none."""
         try:
-            fd = os.open(name, _FILE, dir_fd=folder)
+            return self.read(folder, name)
         except OSError:
             return None
+
+    def read(self, folder: int, name: str) -> tuple[Stamp, Digest]:
+        """Stamp and digest of the regular file at *name*; raises OSError if it has none."""
+        fd = os.open(name, _FILE, dir_fd=folder)
         try:
             digest, stamp = stamps.digest_file(f"/proc/self/fd/{fd}")
-        except OSError:
-            return None
         finally:
             os.close(fd)
         return stamp, digest

@@ -285,6 +285,39 @@ class Reader:
         rows = self._rows("SELECT processor, runs, seconds, slowest FROM timings ORDER BY 3 DESC")
         return [(str(p), int(n), float(s), float(m)) for p, n, s, m in rows]
 
+    def folders(self) -> list[str]:
+        """The folders of the output root that we made, those that hold others first."""
+        rows = self._rows("SELECT path FROM folders ORDER BY path")
+        return [os.fsdecode(row[0]) for row in rows]
+
+    def folders_of_files(self) -> set[Place]:
+        """The folders in which dependencies are, or were looked for, and globs start."""
+        rows = self._rows(
+            "SELECT DISTINCT place, kind FROM dependents WHERE kind IN ('file', 'glob')"
+        )
+        return {
+            os.fsdecode(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
+            for place, kind in rows
+        }
+
+    def intents(self) -> list[tuple[int, Change]]:
+        """What was begun and not committed."""
+        rows = self._rows("SELECT id, change FROM intents ORDER BY id")
+        try:
+            return [(number, Change.of(json.loads(text))) for number, text in rows]
+        except _NONSENSE as error:
+            raise CorruptRecordError(f"{self.path}: unreadable intent: {error}") from error
+
+    def check(self) -> None:
+        """Read all of it, as after a stop that was not clean.
+
+        Raises:
+            CorruptRecordError: It is damaged.
+        """
+        rows = self._rows("PRAGMA quick_check")
+        if rows != [("ok",)]:
+            raise CorruptRecordError(f"{self.path}: {rows[0][0]}")
+
 
 class Record(Reader):
     """The owner's view: the questions of planning and scanning, and every write."""
@@ -318,16 +351,6 @@ class Record(Reader):
         """Whether any source depends on a glob; saves asking for every suspect."""
         self.in_place = self.count_outputs()
         """How many outputs are in place; kept, for counting a million takes its time."""
-
-    def check(self) -> None:
-        """Read all of it, as after a stop that was not clean.
-
-        Raises:
-            CorruptRecordError: It is damaged.
-        """
-        rows = self._rows("PRAGMA quick_check")
-        if rows != [("ok",)]:
-            raise CorruptRecordError(f"{self.path}: {rows[0][0]}")
 
     def set_meta(self, **remarks: str) -> None:
         """Keep remarks."""
@@ -411,16 +434,6 @@ class Record(Reader):
             for place, pattern, source in rows
         ]
 
-    def folders_of_files(self) -> set[Place]:
-        """The folders in which dependencies are, or were looked for, and globs start."""
-        rows = self._rows(
-            "SELECT DISTINCT place, kind FROM dependents WHERE kind IN ('file', 'glob')"
-        )
-        return {
-            os.fsdecode(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
-            for place, kind in rows
-        }
-
     def unplaced(self) -> list[Source]:
         """The sources with a claim that is not in place, for whatever reason."""
         return [
@@ -440,20 +453,19 @@ class Record(Reader):
         self._last_batch = max(getattr(self, "_last_batch", 0), last) + 1
         return Batch(self._last_batch, trigger, time.time())
 
-    def intend(self, change: Change) -> int:
-        """Write down what is about to be done; returns the intent's number."""
+    def intend(self, change: Change, given_up: Iterable[Output] = ()) -> int:
+        """Write down what is about to be done; returns the intent's number.
+
+        Args:
+            change: What to do.
+            given_up: Outputs that were edited and that somebody asked to have back: the file
+                with this stamp counts as ours, so that the change replaces it.
+        """
         text = json.dumps(change.row(), separators=(",", ":"))
         with self._transaction():
+            self._db.executemany(_RESTAMP, [_restamped(o.path, o.stamp) for o in given_up])
             cursor = self._db.execute("INSERT INTO intents (change) VALUES (?)", (text,))
         return int(cursor.lastrowid or 0)
-
-    def intents(self) -> list[tuple[int, Change]]:
-        """What was begun and not committed."""
-        rows = self._rows("SELECT id, change FROM intents ORDER BY id")
-        try:
-            return [(number, Change.of(json.loads(text))) for number, text in rows]
-        except _NONSENSE as error:
-            raise CorruptRecordError(f"{self.path}: unreadable intent: {error}") from error
 
     def commit(self, intent: int, change: Change, done: Done, batch: Batch) -> None:
         """Write what was done, and that nothing is left of the intent."""
@@ -490,11 +502,7 @@ class Record(Reader):
     def restamp_output(self, path: str, stamp: Stamp) -> None:
         """Remember the stamp of an output whose content turned out to be what it was."""
         with self._transaction():
-            self._db.execute(
-                "UPDATE outputs SET mtime_ns = ?, size = ?, inode = ?, ctime_ns = ? "
-                "WHERE path = ? AND digest IS NOT NULL",
-                (*stamp.row(), os.fsencode(path)),
-            )
+            self._db.execute(_RESTAMP, _restamped(path, stamp))
 
     def disown(self, paths: Iterable[str]) -> None:
         """Forget that outputs are in place: they are missing, or somebody edited them."""
@@ -745,6 +753,10 @@ _ENTRY: Final = (
     "mount, folder, name, mtime_ns, size, inode, ctime_ns, digest, state, batch, seconds, "
     "reason, detail"
 )
+_RESTAMP: Final = (
+    "UPDATE outputs SET mtime_ns = ?, size = ?, inode = ?, ctime_ns = ? "
+    "WHERE path = ? AND digest IS NOT NULL"
+)
 _OUTPUT: Final = "path, source, digest, mtime_ns, size, inode, ctime_ns"
 _BATCH: Final = (
     "id, trigger, started_at, seconds, changed, built, cached, clean, failed, deleted, finished_at"
@@ -840,6 +852,11 @@ def _stamp(row: Sequence[int | None]) -> Stamp | None:
 
 def _stamp_row(stamp: Stamp | None) -> tuple[int | None, ...]:
     return _NO_STAMP if stamp is None else tuple(stamp.row())
+
+
+def _restamped(path: str, stamp: Stamp | None) -> tuple[Any, ...]:
+    """What `_RESTAMP` takes."""
+    return (*_stamp_row(stamp), os.fsencode(path))
 
 
 def _hex(digest: bytes | None) -> Digest | None:
