@@ -42,6 +42,7 @@ DEFAULT_FILTER: Final = ("all", "-uglifyjs", "-cleancss")
 
 Backend: TypeAlias = Literal["auto", "inotify", "polling"]
 Durability: TypeAlias = Literal["normal", "full", "off"]
+Notify: TypeAlias = Literal["none", "desktop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ class Config:
     store_bytes: int
     job_timeout_seconds: float | None
     """None: each processor's own."""
+    on_batch: tuple[str, ...] = ()
+    """A command that gets each batch, word by word."""
+    on_batch_timeout_seconds: float = 60.0
+    notify: Notify = "none"
     sections: Mapping[str, Section] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     """Of the keys at the top."""
@@ -177,12 +182,28 @@ def read(file: str) -> tuple[Config, tuple[Problem, ...]]:
     Raises:
         ConfigError: There is nothing to go on with.
     """
+    return resolve(parse(_text(file), file), file)
+
+
+def named_in(file: str) -> list[str]:
+    """The folders that hold what *file* names, the mounts and the plugins, there or not.
+
+    Raises:
+        ConfigError: There is nothing to go on with.
+    """
+    draft = parse(_text(file), file)
+    named = [mount.name for mount in draft.values["mounts"]]
+    named += [text for text, _ in draft.values["plugins"]]
+    project = os.path.realpath(os.path.dirname(os.path.abspath(file)))
+    return [os.path.dirname(os.path.normpath(os.path.join(project, text))) for text in named]
+
+
+def _text(file: str) -> bytes:
     try:
         with open(file, "rb") as opened:
-            text = opened.read(SIZE_LIMIT + 1)
+            return opened.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise ConfigError([Problem(f"cannot be read: {error.strerror}", file)]) from None
-    return resolve(parse(text, file), file)
 
 
 def _positive_seconds(text: str) -> float:
@@ -205,6 +226,12 @@ def _path(text: str) -> str:
     return text
 
 
+def _word(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"expected a word of a command, found {shown(text)}")
+    return text
+
+
 def _pattern(text: str) -> str:
     patterns.check(text)
     return text
@@ -221,6 +248,8 @@ class Kind:
     """Of its value, as JSON Schema."""
     read: Callable[[Page, str, Node], Any]
     """The value of a node, given the key's full name; None, and told, if it is wrong."""
+    keys: "Sequence[Key]" = ()
+    """Of a mapping: what may stand in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +317,7 @@ def _block(keys: Sequence[Key], make: Callable[..., Any]) -> Kind:
     def read(page: Page, name: str, node: Node) -> Any:
         return make(**_by_key(page, keys, f"{name}.", node))
 
-    return Kind(_object(keys), read)
+    return Kind(_object(keys), read, keys)
 
 
 def _by_key(
@@ -336,6 +365,19 @@ def _filter(page: Page, name: str, node: Node) -> tuple[str, ...] | None:
     return tuple(term for text in texts for term in re.split(r"[\s,]+", text) if term)
 
 
+def _command(page: Page, name: str, node: Node) -> tuple[str, ...] | None:
+    words: tuple[str, ...] | None = _WORDS.read(page, name, node)
+    if words and not words[0]:
+        page.wrong(node.line, f"{name}: expected a command, found {shown(words[0])}")
+        return None
+    if words and not isinstance(node, Items) and " " in words[0]:
+        # No shell parts it, and whoever writes it like this means more than one word.
+        told = ", ".join(words[0].split())
+        page.wrong(node.line, f"{name}: there is no shell: write each word by itself, [{told}]")
+        return None
+    return words
+
+
 def _mounts(page: Page, _name: str, node: Node) -> tuple[Mount, ...]:
     """The mounts, their folders still to be looked for."""
     if not isinstance(node, Table):
@@ -357,6 +399,8 @@ _PATH: Final = _scalar(_path, {"type": "string", "minLength": 1})
 _PLACED: Final = Kind(_PATH.schema, _placed)
 _PATTERNS: Final = _several(_scalar(_pattern, {"type": "string"}))
 _FILTER: Final = Kind(_TEXTS.schema, _filter)
+_WORDS: Final = _several(_scalar(_word, {"type": "string"}))
+_COMMAND: Final = Kind(_WORDS.schema, _command)
 _AMOUNT: Final = {"type": ["string", "number"], "minimum": 0}
 _SIZE: Final = _scalar(size, _AMOUNT)
 _DURATION: Final = _scalar(seconds, _AMOUNT)
@@ -365,6 +409,7 @@ _COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 1024}
 _WORKERS: Final = _scalar(_workers, {"anyOf": [{"const": "auto"}, _COUNT]})
 _BACKEND: Final = _choice("auto", "inotify", "polling")
 _DURABILITY: Final = _choice("normal", "full", "off")
+_NOTIFY: Final = _choice("none", "desktop")
 
 MOUNT_KEYS: Final = (Key("processors", _FILTER, "Which processors its sources may go through."),)
 _MOUNT: Final = {"anyOf": [{"type": "null"}, _object(MOUNT_KEYS)]}
@@ -395,6 +440,9 @@ KEYS: Final = (
     Key("durability", _DURABILITY, "How much of the record survives a power cut.", "normal"),
     Key("store", _SIZE, "The room for results that are kept, in bytes.", 1 << 30, "_bytes"),
     Key("job_timeout", _TIMEOUT, "The limit of every job.", None, "_seconds"),
+    Key("on_batch", _COMMAND, "A command, word by word, that gets each batch as JSON.", ()),
+    Key("on_batch_timeout", _TIMEOUT, "The limit of that command.", 60.0, "_seconds"),
+    Key("notify", _NOTIFY, "Who is told when the project breaks and when it is mended.", "none"),
 )
 
 

@@ -28,6 +28,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from assetd import config as configs
 from assetd import place as places
 from assetd import plan as plans
 from assetd import publish, recovery, registry
@@ -47,6 +48,7 @@ from assetd.model import (
     Kind,
     NodeState,
     Outcome,
+    Output,
     Place,
     Problem,
     Reason,
@@ -250,6 +252,9 @@ class Engine:
         self._scans: deque[_Scan] = deque()
         self._waiters: list[_Waiter] = []
         self._orders: list[Order] = []
+        self._reloaders: list[Callable[[], None]] = []
+        self._repairs: dict[str, Stamp | None] = {}
+        """Outputs that somebody asked to have back, with the stamps of what is there instead."""
         self._retry_at: float | None = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._retries: set[Source] = set()
@@ -298,9 +303,10 @@ class Engine:
         self._start_hooks()
         self.lookout.use(self.layout)  # hooks may have added patterns
         self.pool = self._open_pool()
-        self._configured = self._configuration_stamps()
+        self._configured = project.stamps
         if watching:
             self.lookout.start()
+            self._check_configuration()  # it was read before it was watched
         if not self._only:
             self._scan_everything("start")
 
@@ -395,6 +401,31 @@ class Engine:
         else:
             self.sync(done)
 
+    def repair(self, outputs: Iterable[str], on_done: Callable[[], None]) -> None:
+        """Make *outputs* again and call *on_done*; files in their places now are replaced.
+
+        What is edited after this call stays, and folders in their places do.
+        """
+        serial = self.lookout.next_serial()
+        out_dir = self.layout.project.config.out_dir
+        owned = [output for path in outputs if (output := self.record.output(path)) is not None]
+        wanted: dict[str, Stamp | None] = {}
+        for output, seen in publish.see(out_dir, owned, lambda _output, _stamp: False):
+            if seen.stamp is None and seen.there is not publish.There.NOTHING:
+                continue
+            missing = seen.there is publish.There.NOTHING
+            cause = Cause.OUTPUT_MISSING if missing else Cause.OUTPUT_CHANGED
+            wanted[output.path] = seen.stamp
+            self._suspect(output.source, serial, Lane.BULK, reason=Reason(cause, output.path))
+        self._repairs |= wanted
+
+        def done() -> None:
+            for path in wanted:
+                self._repairs.pop(path, None)
+            on_done()
+
+        self._waiters.append(_Waiter(Cookie(serial), done))
+
     def _suspect_retries(self, serial: int, among: set[Source] | None = None) -> None:
         """Suspect what fails for a reason that may have passed by now."""
         for source, entry in self.standing.wrong.items():
@@ -421,9 +452,11 @@ class Engine:
                 missing = Reason(Cause.OUTPUT_MISSING, output.path)
                 self._suspect(output.source, 0, Lane.BULK, reason=missing)
 
-    def reload(self) -> None:
-        """Read the configuration again, soon."""
+    def reload(self, on_done: Callable[[], None] | None = None) -> None:
+        """Read the configuration again, soon; *on_done* is called when it is taken or refused."""
         self.lookout.reload_at = time.monotonic()
+        if on_done is not None:
+            self._reloaders.append(on_done)
 
     def rescan(self) -> None:
         """Look at everything again."""
@@ -558,6 +591,9 @@ class Engine:
             lookout.reload_at = None
             self._reload()
             lookout.refused = bool(self.problems)
+            reloaders, self._reloaders = self._reloaders, []
+            for on_done in reloaders:
+                on_done()
         if lookout.look_after(now, scanning=bool(self._scans)):
             self._check_configuration()
             self._scan("", "poll")
@@ -711,9 +747,9 @@ class Engine:
         if self.lookout.reload_at is None and self._configured != self._configuration_stamps():
             self.reload()
 
-    def _configuration_stamps(self) -> tuple[Stamp | None, ...]:
+    def _configuration_stamps(self) -> dict[str, Stamp | None]:
         config = self.layout.project.config
-        return tuple(stamps.read(path) for path in (config.file, *config.plugins))
+        return {path: stamps.read(path) for path in (config.file, *config.plugins)}
 
     def _advance_scans(self) -> None:
         if self._trouble_at is not None:
@@ -870,7 +906,7 @@ class Engine:
         published: dict[str, str] = {}
         for claim in {*planned.claims, *(entry.claims if entry is not None else ())}:
             output = self.record.output(claim)
-            if output is not None:
+            if output is not None and claim not in self._repairs:
                 published[claim] = output.digest
         force = planned.reasons[0].cause in {Cause.REQUESTED, Cause.FORCE_PATTERN}
         job = Job(
@@ -915,7 +951,8 @@ class Engine:
         )
         change = result.change
         try:
-            intent = record.intend(change) if change.publish or change.delete else 0
+            given_up = self._given_up(change)
+            intent = record.intend(change, given_up) if change.publish or change.delete else 0
         except CorruptRecordError:
             raise
         except RecordError as error:
@@ -934,6 +971,16 @@ class Engine:
         open_batch.tally = replace(result.tally, deleted=deleted)
         change = turned_out(change, done, record.entry)
         self._finish(_Commit(piece, result, intent, change, done))
+
+    def _given_up(self, change: Change) -> list[Output]:
+        """The outputs of *change* whose edits are to be replaced, with the stamps of those."""
+        asked = [
+            (output, stamp)
+            for publication in change.publish
+            if (stamp := self._repairs.get(publication.output)) is not None
+            and (output := self.record.output(publication.output)) is not None
+        ]
+        return [replace(output, stamp=stamp) for output, stamp in asked]
 
     def _give_back(self, piece: _Slice, change: Change) -> None:
         """Undo a slice of which nothing is published: its sources are suspects again."""
@@ -1193,6 +1240,7 @@ class Engine:
             self.problems = error.problems
             for problem in error.problems:
                 self.tell("configuration_refused", level="error", message=str(problem))
+            self._watch_for(config.file)
             return
         self.problems = ()
         new = project.config
@@ -1203,7 +1251,8 @@ class Engine:
         fingerprint = Layout(project).fingerprint()
         same = (
             fingerprint == self.layout.fingerprint()
-            and replace(new, mounts=config.mounts) == config
+            and replace(new, mounts=config.mounts, sections=config.sections, lines=config.lines)
+            == config
             and [m.place for m in new.mounts] == [m.place for m in config.mounts]
         )
         if same and not self._hooks_matter(project):
@@ -1219,11 +1268,11 @@ class Engine:
         if new.out_dir != config.out_dir:
             recovery.move_out(config.out_dir, self.record, self.tell)
         self._open_project(project)
+        self._configured = project.stamps
         self._start_hooks()
         self.lookout.use(self.layout)
         if new.watch != config.watch:
             self.lookout.restart()
-        self._configured = self._configuration_stamps()
         self.pool = self._open_pool()
         recovery.note_root(new, self.record)
         self._fingerprint_due = fingerprint
@@ -1235,6 +1284,13 @@ class Engine:
         self.lookout.watch_output_folder("")
         self.tell("configuration_taken", generation=self.generation)
         self._scan_everything("config", 0)  # whoever waits for anything, waits for this
+
+    def _watch_for(self, file: str) -> None:
+        """Watch where what a refused configuration lacks would come: a mount, a plugin."""
+        with contextlib.suppress(ConfigError):
+            self.lookout.watch_nearby(
+                [places.of(folder, self.layout.root) for folder in configs.named_in(file)]
+            )
 
     def _hooks_matter(self, project: Project) -> bool:
         return project.plugins != self.layout.project.plugins

@@ -25,10 +25,13 @@ def build(
     force: bool = False,
     no_delete: bool = False,
     take_over: bool = False,
+    repair: Sequence[str] = (),
     workers: int | None = None,
     progress: TextIO | None = None,
 ) -> dict[str, Any]:
     """Bring everything up to date; returns what the daemon would answer.
+
+    The outputs of *repair* are made again, and files in their places are replaced.
 
     Raises:
         AlreadyRunningError: Somebody else holds the project and does not answer.
@@ -53,7 +56,7 @@ def build(
                 no_delete=no_delete,
                 take_over=take_over,
             )
-            order = _run(engine, Order(tuple(paths), force), progress)
+            order = _run(engine, Order(tuple(paths), force), progress, repair)
             return report.order(engine, order, time.monotonic() - began)
 
         try:
@@ -64,11 +67,15 @@ def build(
         return {**told, "messages": messages}
 
 
-def _run(engine: Engine, order: Order, progress: TextIO | None) -> Order:
+def _run(
+    engine: Engine, order: Order, progress: TextIO | None, repair: Sequence[str] = ()
+) -> Order:
     """Turn until *order* is done, and stop."""
     bar: _Bar | None = None
     try:
         done: list[Order] = []
+        if repair:
+            engine.repair(repair, lambda: None)
         engine.build(order, done.append)
         if progress is not None:
             bar = _Bar(engine, progress)

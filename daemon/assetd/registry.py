@@ -23,6 +23,7 @@ from typing import Any, Final, get_origin
 
 from assetd import config as configs
 from assetd import place as places
+from assetd import stamp as stamps
 from assetd.config import (
     DEFAULT_FILTER,
     KEYS,
@@ -32,7 +33,7 @@ from assetd.config import (
 )
 from assetd.document import nearest, shown, suggestion
 from assetd.errors import ConfigError
-from assetd.model import Digest, Problem
+from assetd.model import Digest, Problem, Stamp
 from assetd.processor import Option, Options, Processor, Setting, Tool
 from assetd.stamp import digest_bytes
 
@@ -78,6 +79,8 @@ class Project:
     warnings: tuple[Problem, ...] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
     """The text of each plugin, by its path."""
+    stamps: Mapping[str, Stamp | None] = field(default_factory=dict)
+    """Of the configuration file and the plugins, from before they were read."""
 
     def enabled(self, mount: Mount | str) -> tuple[Opened, ...]:
         """The processors that the sources of *mount* may go through."""
@@ -119,7 +122,9 @@ def load(file: str) -> Project:
     Raises:
         ConfigError: It cannot be used; holds every problem, those of the file by line.
     """
+    before = stamps.read(file)
     config, problems = configs.read(file)
+    read = {config.file: before} | {plugin: stamps.read(plugin) for plugin in config.plugins}
     loading = _Loading(config, list(problems))
     processors = loading.opened()
     names = {opened.processor.name for opened in processors}
@@ -142,7 +147,7 @@ def load(file: str) -> Project:
         )
         for mount in config.mounts
     }
-    return Project(config, processors, chosen, tuple(warnings), loading.texts)
+    return Project(config, processors, chosen, tuple(warnings), loading.texts, read)
 
 
 def choose(terms: Iterable[str], processors: Sequence[Opened]) -> tuple[Opened, ...]:

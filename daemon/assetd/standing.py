@@ -7,9 +7,12 @@ tell most of it, by reading all that it has.
 from collections import deque
 from collections.abc import Mapping
 
-from assetd.model import Batch, Change, Entry, EntryState, Source
+from assetd.model import Batch, Change, Entry, EntryState, Reason, Source
 from assetd.record import Record
 
+RECENT_BATCHES = 100
+REASONS_KEPT = 3
+"""Of each recent batch; the record has them all, but not by batch."""
 _WRONG = {EntryState.FAILED, EntryState.CONFLICT, EntryState.BLOCKED}
 
 
@@ -25,6 +28,8 @@ class Standing:
         """The latest that changed anything."""
         self.latencies: deque[float] = deque(maxlen=1000)
         """Seconds from a change's first event to its commit, of the latest saves."""
+        self.reasons: dict[int, list[tuple[Source, Reason]]] = {}
+        """Why some of the sources of recent batches were looked into, by the batch."""
 
     @property
     def sources(self) -> int:
@@ -43,6 +48,11 @@ class Standing:
             if old is not None:
                 self._count(old, -1)
             self._count(entry, +1)
+        told = self.reasons.setdefault(change.batch, [])
+        news = [(e.source, e.reason) for e in change.put if e.batch == change.batch]
+        told += [*news, *change.drop][: REASONS_KEPT - len(told)]
+        if len(self.reasons) > RECENT_BATCHES:
+            del self.reasons[next(iter(self.reasons))]
         failed = {e.source for e in change.put if e.state in _WRONG}
         healed = {e.source for e in change.put if e.source in self.wrong} - failed
         gone = [source for source, _ in change.drop]
