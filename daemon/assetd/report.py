@@ -1,20 +1,17 @@
-"""What is told of the engine: its status as one object, its events as lines of a log."""
+"""What is told of the engine, as objects: its status, what fails, what came of an order."""
 
-import contextlib
 import os
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import structlog
-
-from assetd import __version__, explain, history
+from assetd import __version__, history
 from assetd.engine import Engine, Order
 from assetd.model import Batch, EntryState, Reason, Source
 
 SCHEMA: Final = 1
-_PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+RECENT_SAVES: Final = 60
+"""Times of saves that a live view gets."""
 
 
 def status(engine: Engine) -> dict[str, Any]:
@@ -86,6 +83,41 @@ def order(engine: Engine, order: Order, seconds: float) -> dict[str, Any]:
     }
 
 
+def recent(engine: Engine, count: int) -> dict[str, Any]:
+    """What a live view shows beside the status: the last batches, and how long saves took.
+
+    Args:
+        engine: Whose.
+        count: Of the batches; as many times are told.
+    """
+    batches = [
+        {
+            **history.batch(batch),
+            "reasons": [
+                {"source": engine.layout.place(source), **history.reason(reason)}
+                for source, reason in engine.standing.reasons.get(batch.id, ())
+            ],
+        }
+        for batch in engine.record.last_batches(count)
+    ]
+    times = list(engine.standing.latencies)[-RECENT_SAVES:]
+    return {"recent": batches, "saves_ms": [round(each * 1000, 1) for each in times]}
+
+
+def event(name: str, level: str, fields: Mapping[str, object]) -> dict[str, Any]:
+    """An event as a JSON object: what a subscriber gets."""
+    told: dict[str, Any] = {"event": name, "at": history.moment(time.time()), "level": level}
+    for key, value in fields.items():
+        match value:
+            case Reason():
+                told[key] = history.reason(value)
+            case Batch():
+                told[key] = history.batch(value)
+            case _:
+                told[key] = value
+    return told
+
+
 def _errors(engine: Engine, sources: Iterable[Source]) -> list[dict[str, Any]]:
     return [
         fault
@@ -118,63 +150,3 @@ def _latency(engine: Engine) -> dict[str, float | int | None]:
         return round(times[min(len(times) - 1, int(share * len(times)))] * 1000, 1)
 
     return {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "samples": len(times)}
-
-
-class Log:
-    """The engine's events on standard error: pretty, as JSON lines, or for the journal."""
-
-    def __init__(self, style: str = "auto") -> None:
-        """Set up.
-
-        Args:
-            style: `pretty`, `json`, or `auto`: pretty, with priorities under the journal.
-        """
-        journal = "JOURNAL_STREAM" in os.environ and style != "json"
-        color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        color = color or "FORCE_COLOR" in os.environ
-        renderer: Any = (
-            structlog.processors.JSONRenderer(ensure_ascii=True)
-            if style == "json"
-            else structlog.dev.ConsoleRenderer(colors=color and not journal, pad_event_to=20)
-        )
-        steps: list[Any] = [structlog.processors.add_log_level]
-        if not journal:
-            stamp = "iso" if style == "json" else "%H:%M:%S"
-            steps.append(structlog.processors.TimeStamper(fmt=stamp, utc=style == "json"))
-        steps += [_plain, renderer]
-        if journal:
-            steps.append(_prioritized)
-        self._log = structlog.wrap_logger(
-            structlog.WriteLogger(sys.stderr),
-            processors=steps,
-            wrapper_class=structlog.BoundLogger,
-            cache_logger_on_first_use=True,
-        )
-
-    def __call__(self, event: str, *, level: str = "info", **fields: object) -> None:
-        """Write one event."""
-        # Nobody reads our log any more, or its disk is full: the work goes on.
-        with contextlib.suppress(OSError):
-            getattr(self._log, level)(event, **fields)
-
-
-def _plain(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Fields as people and JSON want them: reasons as sentences, no control characters."""
-    plain: dict[str, Any] = {}
-    for key, value in event.items():
-        match value:
-            case Reason():
-                plain[key] = explain.reason(value)
-            case Batch():
-                plain["id"] = value.id
-                plain["trigger"] = value.trigger
-                plain["what"] = explain.batch(value)
-            case str():
-                plain[key] = explain.printable(value)
-            case _:
-                plain[key] = value
-    return plain
-
-
-def _prioritized(_logger: object, method: str, line: Any) -> Any:
-    return f"<{_PRIORITY.get(method, 6)}>{line}"
