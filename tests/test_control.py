@@ -261,6 +261,81 @@ def _served(daemon: Daemon) -> bool:
     return False
 
 
+def test_fifty_bad_clients_change_nothing_for_the_next(daemon: Daemon) -> None:
+    """Slow readers, half requests, rubbish, and subscribers that sleep."""
+    bad = (
+        b'{"do": "status"}\n' * 2_000,
+        b'{"do": "sta',
+        b"\0\xff" * 5_000 + b"\n",
+        b'{"do": "subscribe"}\n',
+        b'{"do": "sync"}\n' * 100,
+    )
+    doors = [raw(daemon) for _ in range(50)]
+    for n, door in enumerate(doors):
+        door.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            door.send(bad[n % len(bad)])
+    for n in range(20):
+        began = time.monotonic()
+        soon(daemon)
+        daemon.site.write("assets/c.txt", str(n))
+        assert daemon.sync() == []
+        assert daemon.site.output("c.txt") == str(n)
+        assert time.monotonic() - began < SOON_SECONDS
+    for door in doors:
+        door.close()
+
+
+# -- subscribers ------------------------------------------------------------------------------
+
+
+def test_a_slow_subscriber_is_told_how_much_it_missed(tmp_path: Path) -> None:
+    """And where: what it gets and what it missed make up all that happened, in order."""
+    site = Site(tmp_path, "mounts: [assets]\nworkers: 1\n")
+    edits = 60
+    with site.daemon() as daemon, raw(daemon) as slow, raw(daemon) as quick:
+        for door in (slow, quick):
+            door.sendall(b'{"do": "subscribe", "events": ["failed"]}\n')
+        fast = quick.makefile("rb")
+        assert json.loads(fast.readline()) == {"ok": True, "data": {}}
+        for n in range(edits):
+            site.write("assets/a.scss", f'@error "{n} {"x" * 60_000}";')
+            assert len(daemon.sync()) == 1
+            assert f"{n} xxx" in json.loads(fast.readline())["message"]
+        with slow.makefile("rb") as late:
+            assert json.loads(late.readline())["ok"]
+            heard = []
+            while (event := json.loads(late.readline()))["event"] != "missed":
+                heard.append(int(event["message"].partition(" xxx")[0].rpartition(" ")[2]))
+            assert heard == list(range(len(heard)))
+            assert len(heard) + event["count"] == edits
+            assert event["count"] > 10
+            site.write("assets/a.scss", "@error once more;")
+            assert "once more" in json.loads(late.readline())["message"]
+        fast.close()
+
+
+def test_what_is_subscribed_to_is_checked(daemon: Daemon) -> None:
+    """A subscription to nonsense is refused, not taken for everything."""
+    with raw(daemon) as door:
+        door.sendall(b'{"do": "subscribe", "events": "batch"}\n{"do": "status", "recent": -1}\n')
+        for refused, told in zip(lines(door, 2), ('"events"', '"recent"'), strict=True):
+            assert not refused["ok"]
+            assert told in refused["error"]
+
+
+def test_a_status_may_tell_of_recent_batches(daemon: Daemon) -> None:
+    """With their reasons and the times of saves, for whoever draws a live view."""
+    daemon.site.write("assets/a.txt", f"{time.monotonic_ns()}")
+    daemon.sync()
+    status = daemon.ask("status", recent=3)
+    assert len(status["recent"]) <= 3
+    assert status["recent"][0]["reasons"][0]["source"] == "assets/a.txt"
+    assert status["recent"][0]["reasons"][0]["cause"] == "source-changed"
+    assert len(status["saves_ms"]) >= 1
+    assert "recent" not in daemon.status()
+
+
 def test_every_request_of_a_client_is_answered_in_its_order(daemon: Daemon) -> None:
     """Also those that it sent before it read."""
     with raw(daemon) as door:

@@ -6,6 +6,7 @@ stays quick.
 """
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from assetd.errors import AssetdError, UsageError
 
 OK: Final = 0
 SOMETHING_FAILS: Final = 1
+MISCONFIGURED: Final = 2
 INTERRUPTED: Final = 130
 ANSWER_SECONDS: Final = 10.0
 """A daemon that has not answered by then hangs."""
@@ -27,7 +29,16 @@ Command = Callable[[argparse.Namespace], int]
 class Commands:
     """The grammar of the command line, to which each family of commands adds its own."""
 
-    def __init__(self, top: argparse.ArgumentParser) -> None:
+    def __init__(
+        self, top: argparse.ArgumentParser, parser: Callable[[], argparse.ArgumentParser]
+    ) -> None:
+        """Begin.
+
+        Args:
+            top: Where the commands go.
+            parser: Makes the whole grammar anew, for who wants to look at it.
+        """
+        self.parser = parser
         self._shared = argparse.ArgumentParser(add_help=False)
         for each, default in ((top, None), (self._shared, argparse.SUPPRESS)):  # on both sides
             each.add_argument(
@@ -53,7 +64,7 @@ class Commands:
         """
         parents = [self._shared, self._facts] if json else [self._shared]
         added = self._added.add_parser(name, parents=parents, help=text, description=text)
-        added.set_defaults(command=command)
+        added.set_defaults(command=command, name=name)
         return added
 
 
@@ -138,10 +149,16 @@ def folders(arguments: argparse.Namespace) -> tuple[str, str]:
     return found.project, found.state_dir
 
 
-def connect(arguments: argparse.Namespace) -> client.Connection:
-    """A connection to the daemon; the caller closes it."""
-    project, state_dir = folders(arguments)
-    return client.Connection(client.socket_path(project, state_dir))
+def connect(
+    arguments: argparse.Namespace, patience_seconds: float = client.PATIENCE_SECONDS
+) -> client.Connection:
+    """A connection to the daemon; the caller closes it.
+
+    Raises:
+        NotRunningError: There is none.
+        DeadlineError: One that is about to listen did not within *patience_seconds*.
+    """
+    return client.connect(*folders(arguments), patience_seconds)
 
 
 def places_of(arguments: argparse.Namespace) -> list[str]:
@@ -178,3 +195,37 @@ def color(to: TextIO) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return to.isatty() and not os.environ.get("NO_COLOR")
+
+
+def built(answer: Mapping[str, Any], arguments: argparse.Namespace) -> int:
+    """Tell what came of a build, and give the exit code.
+
+    Raises:
+        UsageError: Some of the paths stand for nothing.
+    """
+    from assetd import model
+
+    errors = answer["errors"]
+    unknown = [
+        f"{path} is no source and no output of this project"
+        for path, place in zip(arguments.paths, places_of(arguments), strict=True)
+        if place in answer["unknown"]
+    ]
+    if arguments.json:
+        print(json.dumps({"schema": 1, **answer}))
+    elif not unknown or len(unknown) < len(arguments.paths):
+        row = answer["batch"]
+        counts = ("changed", "built", "cached", "clean", "failed", "deleted")
+        tally = model.Batch(
+            row["id"], row["trigger"], 0.0, row["seconds"], *(row[name] for name in counts)
+        )
+        for message in answer.get("messages", ()):
+            say(message)
+        print_errors(errors, sys.stderr)
+        outputs = explain.count(answer["outputs"], "output")
+        wrong = len({(each["mount"], each["source"]) for each in errors})
+        fail = f"; {explain.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
+        print(f"{explain.batch(tally)}; {outputs}{fail}", file=sys.stderr)
+    if unknown:
+        raise UsageError("\n".join(unknown))
+    return SOMETHING_FAILS if errors else OK

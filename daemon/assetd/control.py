@@ -2,7 +2,7 @@
 
 Runs on the owner's loop and never blocks it: a client that reads slowly has a bounded buffer, one
 that sends too much or rubbish is told so and hung up on.  Only processes of our own user are
-listened to.
+listened to.  `docs/control-protocol.md` is the protocol, for whoever writes a client.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from assetd import client, report
+from assetd import client, metrics, report
 from assetd.engine import Engine, Order
 from assetd.errors import AlreadyRunningError
 
@@ -25,7 +25,11 @@ REQUEST_LIMIT: Final = 1 << 20
 """Bytes of one request."""
 REPLY_LIMIT: Final = 64 << 20
 """Bytes that may wait for a client that does not read."""
+EVENTS_LIMIT: Final = 1 << 20
+"""Bytes of events that may wait for a subscriber; what comes on top is counted, and left out."""
 CLIENT_LIMIT: Final = 1_200
+RECENT_LIMIT: Final = 100
+"""Batches that a status tells of at the most."""
 BACKLOG: Final = 4096
 """Clients that may wait to be accepted: a burst must not pass for no daemon at all."""
 SPARE_DESCRIPTORS: Final = 200
@@ -45,21 +49,33 @@ class _Client:
     waiting: bool = False
     """It has asked and has no answer yet; its next request waits until then."""
     closing: bool = False
+    events: frozenset[str] | None = None
+    """The names of those that it has subscribed to, none for all; None: it has not."""
+    missed: int = 0
+    """Events that it was too slow for, and has not been told of yet."""
 
 
 class Control:
     """Clients and their requests."""
 
-    def __init__(self, engine: Engine, path: str, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        path: str,
+        stop: Callable[[], None],
+        counts: metrics.Counts | None = None,
+    ) -> None:
         """Listen at *path*, whose project's lock we hold.
 
         Args:
             engine: Whom the requests are for.
             path: Of the socket; an old one is replaced.
             stop: Called when a client asks us to end.
+            counts: For the metrics; without them only what is so now is told.
         """
         self._engine = engine
         self._stop = stop
+        self._counts = counts or metrics.Counts()
         self._path = path
         self._clients: set[_Client] = set()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -98,6 +114,19 @@ class Control:
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+    def hear(self, event: str, *, level: str = "info", **fields: object) -> None:
+        """Pass an event on to those who have subscribed to it."""
+        line = b""
+        for each in list(self._clients):
+            if each.events is None or (each.events and event not in each.events):
+                continue
+            line = line or _line(report.event(event, level, fields))
+            if each.missed or len(each.unsent) + len(line) > EVENTS_LIMIT:
+                each.missed += 1  # until it has read what waits: no gap goes untold
+                continue
+            each.unsent += line
+            self._flush(each)
 
     def _accept(self, _mask: int) -> None:
         for _ in range(32):
@@ -178,7 +207,11 @@ class Control:
         engine = self._engine
         match request.get("do"):
             case "status":
-                self._answer(each, report.status(engine))
+                recent = request.get("recent", 0)
+                if type(recent) is not int or not 0 <= recent <= RECENT_LIMIT:
+                    raise _RefusedError(f'expected "recent": a number from 0 to {RECENT_LIMIT}')
+                more = report.recent(engine, recent) if recent else {}
+                self._answer(each, {**report.status(engine), **more})
             case "sync":
                 began = time.monotonic()
                 engine.sync(
@@ -194,15 +227,45 @@ class Control:
                 paths, force = request.get("paths", []), request.get("force", False)
                 if not _are_paths(paths) or not isinstance(force, bool):
                     raise _RefusedError('expected "paths": [path…] and "force": true or false')
+                if engine.paused:
+                    raise _RefusedError("assetd is paused: `assetd resume` goes on")
                 began = time.monotonic()
 
                 def built(order: Order) -> None:
                     self._answer(each, report.order(engine, order, time.monotonic() - began))
 
                 engine.build(Order(tuple(paths), force), built)
-            case "reload":
-                engine.reload()
+            case "repair":
+                outputs = request.get("outputs", [])
+                if not _are_paths(outputs):
+                    raise _RefusedError('expected "outputs": [path…]')
+                if engine.paused:
+                    raise _RefusedError("assetd is paused: `assetd resume` goes on")
+                engine.repair(
+                    outputs, lambda: self._answer(each, {"errors": report.errors(engine)})
+                )
+            case "subscribe":
+                names = request.get("events", [])
+                if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                    raise _RefusedError('expected "events": [name…]')
                 self._answer(each, {})
+                each.events = frozenset(names)
+            case "pause" | "resume" as verb:
+                engine.paused = verb == "pause"
+                self._answer(each, report.status(engine))
+            case "reload":
+                engine.reload(
+                    lambda: self._answer(
+                        each,
+                        {
+                            "generation": engine.generation,
+                            "config_errors": [str(problem) for problem in engine.problems],
+                        },
+                    )
+                )
+                engine.rescan()
+            case "metrics":
+                self._answer(each, {"text": metrics.text(engine, self._counts)})
             case "stop":
                 self._answer(each, {"pid": os.getpid()})
                 self._stop()
@@ -219,7 +282,7 @@ class Control:
         if each not in self._clients:
             return  # it hung up before its answer was ready
         each.waiting = False
-        each.unsent += json.dumps(message).encode("ascii") + b"\n"
+        each.unsent += _line(message)
         if len(each.unsent) > REPLY_LIMIT:
             self._hang_up(each)
             return
@@ -230,6 +293,9 @@ class Control:
             while each.unsent:
                 sent = each.socket.send(each.unsent)
                 del each.unsent[:sent]
+                if each.missed and not each.unsent:
+                    each.unsent += _line(report.event("missed", "warning", {"count": each.missed}))
+                    each.missed = 0
         except BlockingIOError:
             pass
         except OSError:
@@ -245,6 +311,10 @@ class Control:
             self._clients.remove(each)
             self._engine.selector.unregister(each.socket)
             each.socket.close()
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, default=str).encode("ascii") + b"\n"
 
 
 def _checked(request: object) -> dict[str, Any]:

@@ -41,6 +41,13 @@ _DEPARTED: Final = 500
 """Sources that went, whose trees are grown again to find out who made an output."""
 
 
+class NothingBuiltError(UsageError):
+    """There is no record yet."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing has been built here yet: `assetd build` does it")
+
+
 # -- what others tell too -----------------------------------------------------------------
 
 
@@ -74,7 +81,7 @@ def batch(batch: Batch) -> Facts:
         "failed": batch.failed,
         "deleted": batch.deleted,
         "seconds": round(batch.seconds, 4),
-        "finished_at": None if batch.finished_at is None else _utc(batch.finished_at),
+        "finished_at": None if batch.finished_at is None else utc(batch.finished_at),
     }
 
 
@@ -89,17 +96,31 @@ def reason(reason: Reason) -> Facts:
     }
 
 
-def _utc(when: float) -> str:
+def utc(when: float) -> str:
+    """A time as JSON has it."""
     return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(when: float) -> str:
+    """The same, to the millisecond."""
+    text = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
 
 
 # -- without a daemon ---------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _open(state_dir: str) -> Iterator[Reader]:
-    """The record; raises FileNotFoundError if there is none yet."""
-    reader = Reader(os.path.join(state_dir, "record.sqlite"))
+def opened(state_dir: str) -> Iterator[Reader]:
+    """The record, to be read.
+
+    Raises:
+        NothingBuiltError: There is none yet.
+    """
+    try:
+        reader = Reader(os.path.join(state_dir, "record.sqlite"))
+    except FileNotFoundError:
+        raise NothingBuiltError from None
     try:
         yield reader
     finally:
@@ -110,7 +131,7 @@ def known(project: str, state_dir: str) -> Facts:
     """What can be said while no daemon runs: some of the keys of `assetd status --json`."""
     facts: Facts = {"schema": SCHEMA, "state": "stopped", "project": project}
     try:
-        with _open(state_dir) as reader:
+        with opened(state_dir) as reader:
             counts = reader.count_sources()
             mounts = dict.fromkeys(mount for mount, _ in counts)
             last = reader.last_batches(1)
@@ -131,7 +152,7 @@ def known(project: str, state_dir: str) -> Facts:
                 "errors": [fault for entry in reader.wrong() for fault in faults(entry)],
                 "warnings": sum(len(n.warnings) for e in reader.warned() for n in e.nodes),
             }
-    except FileNotFoundError:
+    except NothingBuiltError:
         return facts
     except RecordError as error:
         return {**facts, "trouble": str(error)}
@@ -140,9 +161,9 @@ def known(project: str, state_dir: str) -> Facts:
 def errors(state_dir: str) -> list[Facts] | None:
     """What failed when the record was last written; None if nothing was ever built."""
     try:
-        with _open(state_dir) as reader:
+        with opened(state_dir) as reader:
             return [fault for entry in reader.wrong() for fault in faults(entry)]
-    except FileNotFoundError:
+    except NothingBuiltError:
         return None
 
 
@@ -150,8 +171,8 @@ def errors(state_dir: str) -> list[Facts] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Subject:
-    """What a path turned out to name; one of the two is there."""
+class Subject:
+    """What a path turned out to name."""
 
     place: Place
     source: Source | None = None
@@ -173,14 +194,11 @@ def why(project: Project, path: str, cwd: str) -> Facts:
         UsageError: Nothing of that name is known; the text says what may have been meant.
     """
     layout = Layout(project)
-    try:
-        with _open(project.config.state_dir) as reader:
-            subject = _find(reader, layout, path, cwd)
-            if subject.source is None:
-                return _of_dependency(reader, layout, subject.place)
-            return _of_source(reader, layout, subject, subject.source)
-    except FileNotFoundError:
-        raise UsageError("nothing has been built here yet: `assetd build` does it") from None
+    with opened(project.config.state_dir) as reader:
+        subject = find(reader, layout, path, cwd)
+        if subject.source is None:
+            return _of_dependency(reader, layout, subject.place)
+        return _of_source(reader, layout, subject, subject.source)
 
 
 def readings(path: str, cwd: str, project: str) -> list[str]:
@@ -194,7 +212,7 @@ def readings(path: str, cwd: str, project: str) -> list[str]:
     return list(dict.fromkeys(found + real))
 
 
-def _find(reader: Reader, layout: Layout, path: str, cwd: str) -> _Subject:
+def find(reader: Reader, layout: Layout, path: str, cwd: str) -> Subject:
     """What *path* names: a source first, then an output, then what others depend on."""
     full = readings(path, cwd, layout.root)
     at = [places.of(each, layout.root) for each in full]
@@ -207,24 +225,24 @@ def _find(reader: Reader, layout: Layout, path: str, cwd: str) -> _Subject:
     ]
     for place, source in sources:
         if source is not None and reader.entry(source) is not None:
-            return _Subject(place, source)
+            return Subject(place, source)
     root = layout.project.config.out_dir
     outputs = [os.path.relpath(each, root) for each in full if places.is_below(each, root)]
     outputs += [] if os.path.isabs(path) else [relative]
     for output in outputs:
         owner = _owner(reader, layout, output)
         if owner is not None:
-            return _Subject(layout.place(owner), owner, output)
+            return Subject(layout.place(owner), owner, output)
     for place in at:
         if reader.dependents(place):
-            return _Subject(place)
+            return Subject(place)
     for place, source in sources:
         if source is not None and reader.history(source, 1):
-            return _Subject(place, source, gone=True)
+            return Subject(place, source, gone=True)
     for output in outputs:
         owner = _maker_that_went(reader, layout, output)
         if owner is not None:
-            return _Subject(layout.place(owner), owner, output, gone=True)
+            return Subject(layout.place(owner), owner, output, gone=True)
     for place, source in sources:
         if source is not None and os.path.isfile(layout.path(source)):
             return _unrecorded(layout, place, source)
@@ -258,7 +276,7 @@ def _maker_that_went(reader: Reader, layout: Layout, output: str) -> Source | No
     return None
 
 
-def _unrecorded(layout: Layout, place: Place, source: Source) -> _Subject:
+def _unrecorded(layout: Layout, place: Place, source: Source) -> Subject:
     """A file in a mount of which the record knows nothing."""
     mount = layout.mounts[source.mount]
     parts = source.path.split("/")
@@ -270,7 +288,7 @@ def _unrecorded(layout: Layout, place: Place, source: Source) -> _Subject:
         raise UsageError(f"{shown(place)} is ignored: by a pattern of `ignore`, or always")
     try:
         if layout.tree(source) is None:
-            return _Subject(place)  # to be included only, and nobody does
+            return Subject(place)  # to be included only, and nobody does
     except TreeError:
         pass
     raise UsageError(f"{shown(place)} has not been built yet: `assetd build` does it")
@@ -316,7 +334,7 @@ def _of_dependency(reader: Reader, layout: Layout, place: Place) -> Facts:
     }
 
 
-def _of_source(reader: Reader, layout: Layout, subject: _Subject, source: Source) -> Facts:
+def _of_source(reader: Reader, layout: Layout, subject: Subject, source: Source) -> Facts:
     """The story of a source, or of the output that was asked for."""
     place = layout.place(source)
     entry = reader.entry(source)

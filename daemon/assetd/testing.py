@@ -167,7 +167,7 @@ class Daemon:
     def connect(self) -> client.Connection:
         """A connection to its control socket, which for tests is in the usual place."""
         root = os.path.realpath(self.site.root)
-        return client.Connection(client.socket_path(root, os.path.join(root, ".assetd")))
+        return client.connect(root, os.path.join(root, ".assetd"))
 
     def ask(self, do: str, **fields: object) -> Any:
         """One request and its answer."""
