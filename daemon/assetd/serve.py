@@ -5,6 +5,7 @@ other surprise ends the process, and the next start recovers.
 """
 
 import contextlib
+import faulthandler
 import fcntl
 import os
 import selectors
@@ -16,45 +17,68 @@ from types import FrameType
 from typing import Final
 
 from assetd import client, explain, recovery
+from assetd.batch_command import BatchCommand
 from assetd.control import Control
+from assetd.desktop import Desktop
 from assetd.engine import Engine, State
+from assetd.errand import Errands
 from assetd.errors import AlreadyRunningError, RecordError
+from assetd.log import Log
+from assetd.metrics import Counts
 from assetd.model import Tell
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
-from assetd.systemd import Notifier
+from assetd.systemd import Notifier, Pulse
 
 DAMAGE_LIMIT: Final = 3
 """So many damaged records within one life are no accident: the disk is broken."""
 
 
 @contextlib.contextmanager
-def lock(state_dir: str) -> Iterator[None]:
+def lock(state_dir: str, listens_at: str | None = None) -> Iterator[None]:
     """Hold the project.  The kernel lets go of it when we end, however we end.
+
+    Args:
+        state_dir: Of the project; the lock file lies in it.
+        listens_at: Where a daemon's control socket will be, for clients to read in the
+            lock file: their environment may name another place for it.
 
     Raises:
         AlreadyRunningError: Somebody else holds it; the text says who.
     """
     path = os.path.join(state_dir, "lock")
+    fd = _locked(path)
     try:
-        os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be opened: {error.strerror}") from error
-    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(fd, 0)
+            told = f"{os.getpid()}\n{listens_at or ''}"
+            os.pwrite(fd, os.fsencode(told), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _locked(path: str) -> int:
+    """A descriptor of the file at *path*, which we hold the lock of."""
+    while True:
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RecordError(f"{path}: cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == os.fstat(fd).st_ino:
+                    return fd
         except BlockingIOError:
-            holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+            holder = os.read(fd, 32).split(b"\n")[0].decode("ascii", "replace") or "unknown"
+            os.close(fd)
             raise AlreadyRunningError(
                 f"another assetd holds this project (pid {holder}): "
                 "`assetd stop` ends it, `assetd status` asks it"
             ) from None
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        yield
-    finally:
+        # `assetd clean` took the file away between the two: what we hold is nobody's lock.
         os.close(fd)
 
 
@@ -62,10 +86,14 @@ def serve(project: Project, tell: Tell, *, workers: int | None = None) -> None:
     """Run the daemon of *project* until somebody ends it.  The caller holds the lock."""
     signals = _Signals()
     notifier = Notifier()
+    # The watchdog ends us with SIGABRT: let the journal have where we hung.
+    faulthandler.enable()
+    notifier.status("Opening the record.")
+    counts = Counts(tell if isinstance(tell, Log) else None)
     damages = 0
     while True:
         try:
-            _serve_once(project, tell, signals, notifier, workers)
+            _serve_once(project, tell, signals, notifier, counts, workers)
         except CorruptRecordError as error:
             damages += 1
             if damages == DAMAGE_LIMIT:
@@ -80,35 +108,96 @@ def _serve_once(
     tell: Tell,
     signals: "_Signals",
     notifier: Notifier,
+    counts: Counts,
     workers: int | None,
 ) -> None:
     config = project.config
-    engine = Engine(project, tell, workers=workers)
+    listeners = [tell]
+
+    def everyone(event: str, **fields: object) -> None:
+        for listener in listeners:
+            listener(event, **fields)
+
+    engine = Engine(project, everyone, workers=workers)
+    errands = Errands(engine.selector)
+    engine.hearers += [
+        counts.hear,
+        BatchCommand(engine, errands).hear,
+        Desktop(engine, errands).hear,
+    ]
     control: Control | None = None
-    ready = False
+    ready, state = False, engine.state
+    reloading, pulse, hangs = False, Pulse(), False
     try:
         path = client.socket_path(config.project, config.state_dir)
-        control = Control(engine, path, signals.ask_to_stop)
+        control = Control(engine, path, signals.ask_to_stop, counts)
+        listeners.append(control.hear)
         engine.selector.register(signals.fd, selectors.EVENT_READ, signals.drain)
         tell("started", pid=os.getpid(), project=config.project, workers=len(engine.pool.workers))
         while not signals.stop:
-            deadline = notifier.deadline()
+            deadline = min(
+                (t for t in (notifier.deadline(), errands.deadline()) if t is not None),
+                default=None,
+            )
             engine.turn(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            notifier.alive()
+            errands.tick()
+            if notifier.is_due():
+                gets_on = _gets_on(engine, pulse, notifier.interval)
+                if hangs is gets_on:
+                    hangs = not gets_on
+                    _tell_hanging(engine, tell, hangs=hangs)
+                notifier.alive(gets_on=gets_on, busy=reloading or not ready)
+            if reloading and engine.lookout.reload_at is None:  # it is taken, or refused
+                reloading = False
+                notifier.tell("READY=1")
             if signals.reload:
                 signals.reload = False
+                if ready:  # before that, the READY=1 that ends it would be a lie
+                    reloading = True
+                    notifier.reloading()
                 engine.reload()
                 engine.rescan()
             if engine.ready and not ready:
                 ready = True
                 notifier.tell("READY=1")
             notifier.status(_sentence(engine))
+            if engine.state is not state:
+                state = engine.state
+                control.hear("state", state=state.value)
         notifier.tell("STOPPING=1")
         tell("stopping")
     finally:
         if control is not None:
             control.close()
+        errands.stop()
         engine.stop()
+
+
+def _gets_on(engine: Engine, pulse: Pulse, interval: float) -> bool:
+    now = time.monotonic()
+    limit = engine.pool.deadline()
+    has_work = engine.pool.waiting() + engine.pool.running() > 0 or (
+        engine.state in {State.STARTING, State.BUILDING} and not engine.paused
+    )
+    # A scan takes a step in each turn.  A job has a limit of its own, and so has the start of a
+    # worker; only when that is over and nobody has acted on it, something is wrong.
+    owes = has_work and engine.trouble is None and not (limit is not None and limit > now)
+    # While git holds its lock, what it writes waits.
+    patience = interval + engine.layout.project.config.settle.git_seconds
+    mark = (engine.generation, engine.outputs, *engine.progress())
+    return pulse.beats(mark, owes=owes, patience=patience, now=now)
+
+
+def _tell_hanging(engine: Engine, tell: Tell, *, hangs: bool) -> None:
+    suspects, waiting, running = engine.queue()
+    tell(
+        "hangs" if hangs else "gets_on",
+        level="error" if hangs else "info",
+        state=engine.state.value,
+        suspects=suspects,
+        waiting=waiting,
+        running=running,
+    )
 
 
 def _sentence(engine: Engine) -> str:
@@ -118,9 +207,10 @@ def _sentence(engine: Engine) -> str:
         if engine.standing.wrong
         else ""
     )
+    refused = f"  Configuration not taken: {engine.problems[0]}" if engine.problems else ""
     if engine.state is State.IDLE:
-        return f"Idle: {sources}, {explain.count(engine.outputs, 'output')}{wrong}."
-    return f"{engine.state.value.capitalize()}: {sources}{wrong}."
+        return f"Idle: {sources}, {explain.count(engine.outputs, 'output')}{wrong}.{refused}"
+    return f"{engine.state.value.capitalize()}: {sources}{wrong}.{refused}"
 
 
 class _Signals:

@@ -1,23 +1,27 @@
-"""The service manager's end: `sd_notify` as a datagram.  Does nothing where there is none."""
+"""The service manager's end: `sd_notify` as datagrams.  Does nothing where there is none.
+
+Knows signs of life and when they are due; what the daemon does meanwhile is told to it.
+"""
 
 import contextlib
 import os
 import socket
 import time
+from collections.abc import Hashable
 
 
 class Notifier:
     """Tells the service manager how we are."""
 
     def __init__(self) -> None:
+        # Out of the environment: workers and tools are not to speak for us.
         self._address = os.environ.pop("NOTIFY_SOCKET", None)
         if self._address is not None and self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
-        microseconds = os.environ.pop("WATCHDOG_USEC", None)
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
         pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
-        # Half of what is allowed, as sd_watchdog_enabled(3) advises.
-        ours = microseconds is not None and pid == str(os.getpid())
-        self._interval = int(microseconds or 0) / 2_000_000 if ours else None
+        ours = microseconds.isdecimal() and pid == str(os.getpid())
+        self._allowed_us = int(microseconds) if ours and self._address is not None else 0
         self._next = 0.0
         self._status = ""
 
@@ -35,14 +39,67 @@ class Notifier:
         """Say what we are at, if it is something else than last time."""
         if sentence != self._status:
             self._status = sentence
-            self.tell(f"STATUS={sentence}")
+            self.tell(f"STATUS={' '.join(sentence.split())}")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `READY=1` is to follow."""
+        # The clock tells `systemctl reload` which of several reloads this one is.
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two signs of life; 0.0 if nobody wants any."""
+        # Half of what is allowed, as sd_watchdog_enabled(3) advises.
+        return self._allowed_us / 2_000_000
 
     def deadline(self) -> float | None:
         """When the next sign of life is due, by the monotonic clock; None if nobody asks."""
-        return None if self._interval is None or self._address is None else self._next
+        return self._next if self._allowed_us else None
 
-    def alive(self) -> None:
-        """The loop went round: say so, if it is time."""
-        if self._interval is not None and time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._interval
-            self.tell("WATCHDOG=1")
+    def is_due(self) -> bool:
+        """Whether it is time for `alive`."""
+        return bool(self._allowed_us) and time.monotonic() >= self._next
+
+    def alive(self, *, gets_on: bool, busy: bool) -> None:
+        """Give the sign of life that is due, or withhold it.
+
+        Args:
+            gets_on: What `Pulse` says; if not, this one falls out, and unless things pick
+                up by the next the service manager restarts us.
+            busy: A start or a reload is under way and its time limit runs: ask for more.
+        """
+        self._next = time.monotonic() + self.interval
+        if gets_on:
+            more = (f"EXTEND_TIMEOUT_USEC={self._allowed_us}",) if busy else ()
+            self.tell("WATCHDOG=1", *more)
+
+
+class Pulse:
+    """Whether the owner gets on with what it has to do.
+
+    There are two ways to hang.  The loop may not turn any more, as a plugin's hook, a dead
+    disk or a bug of ours holds the owner: then nobody asks here, and no sign of life goes
+    out.  Or the loop turns and nothing comes of it: jobs that no worker takes, sources that
+    are never planned.  A daemon that only says that its loop turns looks well then, for
+    ever.  So while work is owed, something must move: jobs done, sources seen off.
+
+    No hang is what ends by itself or would be no better after a restart: nothing to do, a
+    pause, a full disk, a long job within its own time limit.
+    """
+
+    def __init__(self) -> None:
+        self._mark: Hashable = None
+        self._since: float | None = None
+
+    def beats(self, mark: Hashable, *, owes: bool, patience: float, now: float) -> bool:
+        """Whether something moved within *patience* seconds, or nothing had to.
+
+        Args:
+            mark: Differs from the last one if something moved.
+            owes: Whether there is work that should get on by now.
+            patience: Seconds without a move that mean nothing.
+            now: By the monotonic clock.
+        """
+        if not owes or mark != self._mark or self._since is None:
+            self._mark, self._since = mark, now
+        return now - self._since <= patience
