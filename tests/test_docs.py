@@ -1,6 +1,8 @@
 """What the documents say is so."""
 
 import argparse
+import ast
+import inspect
 import os
 import re
 import subprocess
@@ -12,7 +14,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from assetd import cli, config, registry
+from assetd import cli, config, control, registry
 from assetd.processor import Processor
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -109,6 +111,33 @@ def test_examples_use_commands_that_exist(file: Path) -> None:
         for name in re.findall(r"\bassetd (?:-C \S+ )?([a-z]+)", line.partition(" # ")[0])
     }
     assert used - commands() == set()
+
+
+def told_events() -> set[str]:
+    """The events that the daemon's code tells, by the first argument of whoever tells them."""
+    tellers = {"tell", "_tell", "on_event", "_on_event", "everyone", "hear"}
+    return {
+        call.args[0].value
+        for file in (ROOT / "daemon" / "assetd").glob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "attr", getattr(call.func, "id", None)) in tellers
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+        # A service manager is told in capitals.
+        and re.fullmatch("[a-z_]+", call.args[0].value)
+    }
+
+
+def test_the_protocol_page_has_every_request_and_every_event() -> None:
+    """Whoever writes a client has only that page."""
+    text = (ROOT / "docs" / "control-protocol.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+    described = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
+    served = set(re.findall(r'case "(\w+)"|\| "(\w+)" as', inspect.getsource(control.Control)))
+    assert {name for pair in served for name in pair if name} - described == set()
+    assert told_events() - described == set()
 
 
 def test_the_readme_names_every_make_target() -> None:

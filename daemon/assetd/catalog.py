@@ -1,15 +1,19 @@
-"""The processors of a project, for people and scripts, and the tools that they ask for."""
+"""A project as it is configured, for people and scripts: keys, processors, and their tools."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final, TextIO, get_origin
 
+from assetd import config as configs
+from assetd import place as places
 from assetd.document import suggestion
 from assetd.errors import AssetdError, UsageError
 from assetd.explain import printable
 from assetd.processor import Option
 from assetd.registry import Opened, Project
 
+_PATHS: Final = {"out_dir", "state_dir", "plugins"}
+"""Keys whose values are paths, which a configuration has in full once it is read."""
 TOOLS_GROUP: Final = "assetd.tools"
 """Entry points of functions that install tools: they tell a `TextIO` what they do."""
 
@@ -58,6 +62,53 @@ def _option(option: Option, opened: Opened) -> dict[str, Any]:
         "maximum": option.maximum,
         "help": option.help,
     }
+
+
+def configuration(project: Project) -> dict[str, Any]:
+    """Every key of `assetd.yml` with the value that is in force, in its own form."""
+    config = project.config
+    values: dict[str, Any] = {}
+    for key in configs.KEYS:
+        value = getattr(config, key.field)
+        values[key.name] = _written(key, value, config.project)
+    values["mounts"] = {
+        mount.name: {"processors": [opened.processor.name for opened in project.enabled(mount)]}
+        for mount in config.mounts
+    }
+    for opened in project.processors:
+        options = {option.name: opened.options[option.name] for option in opened.processor.options}
+        if options:
+            values[opened.processor.name] = options
+    return values
+
+
+def _written(key: configs.Key, value: Any, project: str) -> Any:
+    """A value as somebody would write it into the file."""
+    if key.kind.keys:
+        keys = key.kind.keys
+        return {each.name: _written(each, getattr(value, each.field), project) for each in keys}
+    if isinstance(value, tuple):
+        return [_written(key, each, project) for each in value]
+    return places.of(value, project) if key.name in _PATHS else value
+
+
+def written(project: Project) -> str:
+    """The configuration in full, as an `assetd.yml` that says the same."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            del data
+            return True
+
+    values = {k: v for k, v in configuration(project).items() if v is not None}
+    head = f"# {project.config.file}, with every key and what it is here\n"
+    return head + yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def schema(project: Project) -> dict[str, object]:
+    """The JSON Schema of `assetd.yml`, with the sections of the processors that there are."""
+    return configs.schema({o.processor.name: o.processor.options for o in project.processors})
 
 
 def table(found: list[dict[str, Any]]) -> Iterator[str]:

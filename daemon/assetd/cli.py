@@ -15,12 +15,25 @@ from assetd import (
     command,
     commands_ask,
     commands_build,
+    commands_keep,
     commands_look,
     commands_run,
+    commands_service,
+    commands_steer,
+    commands_tell,
 )
 from assetd.errors import AssetdError
 
-FAMILIES: Final = (commands_build, commands_run, commands_ask, commands_look)
+FAMILIES: Final = (
+    commands_build,
+    commands_run,
+    commands_service,
+    commands_ask,
+    commands_steer,
+    commands_tell,
+    commands_look,
+    commands_keep,
+)
 """In the order of `assetd --help`."""
 
 
@@ -56,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "3 no daemon runs; 4 another daemon holds the project; 124 timed out; 130 interrupted.",
     )
     top.add_argument("--version", action="version", version=f"assetd {__version__}")
-    commands = command.Commands(top)
+    commands = command.Commands(top, parser)
     for family in FAMILIES:
         family.add(commands)
     return top

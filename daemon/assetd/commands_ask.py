@@ -1,4 +1,4 @@
-"""Commands that ask the daemon: status, sync, errors."""
+"""Commands that ask the daemon: status, sync, errors, events."""
 
 import argparse
 import contextlib
@@ -6,16 +6,20 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from assetd import command, explain
+from assetd import client, command, explain
 from assetd.command import Commands
-from assetd.errors import DeadlineError, NotRunningError
+from assetd.errors import DeadlineError, NotRunningError, UsageError
+
+HINT_SECONDS: Final = 0.5
+"""Who waits longer than that wants to know what for."""
 
 
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
-    commands.add("status", _status, "is it running, is it busy, what is wrong", json=True)
+    status = commands.add("status", _status, "is it running, is it busy, what is wrong", json=True)
+    status.add_argument("--watch", action="store_true", help="keep it on the screen")
     sync = commands.add(
         "sync", _sync, "wait until every change made before now is built", json=True
     )
@@ -23,20 +27,23 @@ def add(commands: Commands) -> None:
         "--timeout", type=command.seconds, default=None, metavar="TIME", help="30s, 500ms"
     )
     commands.add("errors", _errors, "what fails now, and where", json=True)
+    events = commands.add("events", _events, "what happens, as JSON lines, until interrupted")
+    events.add_argument("names", nargs="*", metavar="EVENT", help="only these, such as `batch`")
 
 
 def _status(arguments: argparse.Namespace) -> int:
     from assetd import present
 
+    if arguments.watch:
+        return _watch(arguments)
     code = command.OK
     try:
-        with contextlib.closing(command.connect(arguments)) as connection:
+        with contextlib.closing(command.connect(arguments, 0.0)) as connection:
             status = connection.ask("status", deadline=time.monotonic() + command.ANSWER_SECONDS)
     except NotRunningError as error:
-        from assetd import history
-
-        status = history.known(*command.folders(arguments))
-        code = error.exit_code
+        status = _without_daemon(arguments)
+        if "pid" not in status:
+            code = error.exit_code
     if arguments.json:
         print(json.dumps(status))
     else:
@@ -46,15 +53,55 @@ def _status(arguments: argparse.Namespace) -> int:
     return code
 
 
+def _without_daemon(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the record tells, and whether a daemon is about to tell more."""
+    from assetd import history
+
+    project, state_dir = command.folders(arguments)
+    known = history.known(project, state_dir)
+    holder = client.holder(state_dir)
+    if holder is None or holder.socket is None:
+        return known
+    return known | {"state": "starting", "pid": holder.pid}
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from assetd import screen
+
+    if arguments.json:
+        raise UsageError("--watch draws for people: `assetd events` is for scripts")
+    return screen.watch(lambda: command.connect(arguments), color=command.color(sys.stdout))
+
+
+def _events(arguments: argparse.Namespace) -> int:
+    with contextlib.closing(command.connect(arguments)) as connection:
+        connection.subscribe(*arguments.names)
+        while True:
+            print(json.dumps(connection.receive()), flush=True)
+
+
 def _sync(arguments: argparse.Namespace) -> int:
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
     with contextlib.closing(command.connect(arguments)) as connection:
-        answer = connection.ask("sync", deadline=deadline)
+        connection.send("sync")
+        soon = time.monotonic() + HINT_SECONDS
+        try:
+            reply = connection.receive(soon if deadline is None else min(soon, deadline))
+        except DeadlineError:
+            _say_if_paused(arguments)
+            reply = connection.receive(deadline)
+        answer = client.answer(reply)
     if arguments.json:
         print(json.dumps({"schema": 1, **answer}))
     else:
         command.print_errors(answer["errors"], sys.stdout)
     return command.SOMETHING_FAILS if answer["errors"] else command.OK
+
+
+def _say_if_paused(arguments: argparse.Namespace) -> None:
+    with contextlib.closing(command.connect(arguments)) as connection:
+        if connection.ask("status")["state"] == "paused":
+            command.say("assetd is paused: waiting until somebody says `assetd resume`")
 
 
 def _errors(arguments: argparse.Namespace) -> int:

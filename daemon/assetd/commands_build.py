@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
 
 from assetd import command, explain
 from assetd.command import Commands
@@ -65,7 +64,7 @@ def _build(arguments: argparse.Namespace) -> int:
         except NotRunningError:
             pass
         else:
-            return _built(answer, arguments)
+            return command.built(answer, arguments)
     from assetd import once
 
     project = command.load(arguments)
@@ -78,7 +77,7 @@ def _build(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
     )
-    return _built(answer, arguments)
+    return command.built(answer, arguments)
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
@@ -96,32 +95,3 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     if not todo:
         print("nothing to do", file=sys.stderr)
     return command.OK
-
-
-def _built(answer: dict[str, Any], arguments: argparse.Namespace) -> int:
-    from assetd import model
-
-    errors = answer["errors"]
-    unknown = [
-        f"{path} is no source and no output of this project"
-        for path, place in zip(arguments.paths, command.places_of(arguments), strict=True)
-        if place in answer["unknown"]
-    ]
-    if arguments.json:
-        print(json.dumps({"schema": 1, **answer}))
-    elif not unknown or len(unknown) < len(arguments.paths):
-        row = answer["batch"]
-        counts = ("changed", "built", "cached", "clean", "failed", "deleted")
-        tally = model.Batch(
-            row["id"], row["trigger"], 0.0, row["seconds"], *(row[name] for name in counts)
-        )
-        for message in answer.get("messages", ()):
-            command.say(message)
-        command.print_errors(errors, sys.stderr)
-        outputs = explain.count(answer["outputs"], "output")
-        wrong = len({(each["mount"], each["source"]) for each in errors})
-        fail = f"; {explain.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
-        print(f"{explain.batch(tally)}; {outputs}{fail}", file=sys.stderr)
-    if unknown:
-        raise UsageError("\n".join(unknown))
-    return command.SOMETHING_FAILS if errors else command.OK

@@ -1,24 +1,67 @@
-"""Commands that need no daemon to say what is: why, processors, tools."""
+"""Commands that need no daemon to say what is.
+
+`why`, `tree` and `list` read the record; `config`, `processors`, `tools` and `completion` do not.
+"""
 
 import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from typing import Final
 
 from assetd import command
 from assetd.command import Commands
+from assetd.model import EntryState
+
+_FILES: Final = {"PATH", "FILE"}
+_FOLDERS: Final = {"DIR"}
 
 
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
     why = commands.add("why", _why, "why a source or an output is as it is", json=True)
     why.add_argument("path", metavar="PATH")
+    tree = commands.add("tree", _tree, "what a source goes through, node by node", json=True)
+    tree.add_argument("path", metavar="PATH")
+    listed = commands.add("list", _list, "the sources and their outputs", json=True)
+    listed.add_argument(
+        "--state", choices=[str(state) for state in EntryState], help="only those in that state"
+    )
+    config = commands.add("config", _config, "the configuration in full", json=True)
+    config.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of assetd.yml, for editors"
+    )
     processors = commands.add(
         "processors", _processors, "what turns which files into others", json=True
     )
     processors.add_argument("name", nargs="?", metavar="NAME", help="only this one, with options")
+    completion = commands.add("completion", _completion, "completion for a shell, to be sourced")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(parser=commands.parser)
     tools = commands.add("tools", _tools, "the compilers that processors need")
     tools.add_argument("deed", choices=("install",), help="install what is missing")
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    top = arguments.parser()
+    for action in _actions(top):
+        if action.metavar in _FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif action.metavar in _FOLDERS:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    print(shtab.complete(top, arguments.shell))
+    return command.OK
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:  # noqa: SLF001 - there is no public way to walk it
+        yield action
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for each in action.choices.values():
+                yield from _actions(each)
 
 
 def _why(arguments: argparse.Namespace) -> int:
@@ -32,6 +75,46 @@ def _why(arguments: argparse.Namespace) -> int:
         from assetd import present
 
         print("\n".join(present.why(story, color=command.color(sys.stdout))))
+    return command.OK
+
+
+def _tree(arguments: argparse.Namespace) -> int:
+    from assetd import inventory, present
+
+    start = os.path.realpath(arguments.directory or ".")
+    tree = inventory.tree(command.load(arguments), arguments.path, start)
+    if arguments.json:
+        print(json.dumps(tree))
+    else:
+        print("\n".join(present.tree(tree, color=command.color(sys.stdout))))
+    return command.OK
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from assetd import config, inventory, present
+
+    found, _ = config.read(command.config_file(arguments))
+    state = None if arguments.state is None else EntryState(arguments.state)
+    sources = inventory.sources(found, state)
+    if arguments.json:
+        print(json.dumps({"schema": 1, "sources": list(sources)}))
+        return command.OK
+    color = command.color(sys.stdout)
+    for source in sources:
+        print(present.row(source, color=color))
+    return command.OK
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from assetd import catalog
+
+    project = command.load(arguments)
+    if arguments.schema:
+        print(json.dumps(catalog.schema(project), indent=2))
+    elif arguments.json:
+        print(json.dumps({"schema": 1, **catalog.configuration(project)}))
+    else:
+        print(catalog.written(project), end="")
     return command.OK
 
 

@@ -1,12 +1,13 @@
-"""Commands that begin and end the daemon: run, start, stop."""
+"""Commands that begin and end the daemon: run, start, stop, restart."""
 
 import argparse
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 from assetd import client, command
 from assetd.command import Commands
@@ -18,9 +19,15 @@ START_SECONDS: Final = 600.0
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
     run = commands.add("run", _run, "run the daemon in the foreground")
-    run.add_argument("--log-format", choices=("auto", "pretty", "json"), default="auto")
     start = commands.add("start", _start, "run the daemon in the background")
-    for each in (run, start):
+    restart = commands.add("restart", _restart, "end the daemon, if one runs, and start it")
+    for each in (run, start, restart):
+        each.add_argument(
+            "--log-format",
+            choices=("auto", "pretty", "json"),
+            default="auto",
+            help="how the log is written; auto is pretty, with priorities for the journal",
+        )
         each.add_argument(
             "-j", dest="workers", type=command.workers, metavar="N", help="worker processes"
         )
@@ -28,24 +35,42 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from assetd import report, serve
+    from assetd import logfile, serve
+    from assetd.log import Log
 
-    project = command.load(arguments)
-    with serve.lock(project.config.state_dir):
-        serve.serve(project, report.Log(arguments.log_format), workers=arguments.workers)
+    project = _load(arguments)
+    config = project.config
+    path = client.socket_path(config.project, config.state_dir)
+    with serve.lock(config.state_dir, path):
+        log = Log(arguments.log_format, logfile.path_in(config.state_dir))
+        serve.serve(project, log, workers=arguments.workers)
     return command.OK
 
 
-def _start(arguments: argparse.Namespace) -> int:
+def _load(arguments: argparse.Namespace) -> Any:
+    """The project; what deserves a warning is said, also of the command that it is to run."""
+    from assetd import batch_command
+
     project = command.load(arguments)
+    problem = batch_command.problem(project.config)
+    if problem is not None:
+        command.say(str(problem))
+    return project
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from assetd import logfile
+
+    project = _load(arguments)
     config = project.config
-    path = client.socket_path(config.project, config.state_dir)
-    with contextlib.suppress(NotRunningError), contextlib.closing(client.Connection(path)) as door:
+    at = config.project, config.state_dir
+    with contextlib.suppress(NotRunningError), contextlib.closing(client.connect(*at)) as door:
         pid = door.ask("status")["pid"]
         raise AlreadyRunningError(f"another assetd holds this project (pid {pid})")
     os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
-    log_path = os.path.join(config.state_dir, "log")
+    log_path = logfile.path_in(config.state_dir)
     words = [sys.executable, "-P", "-m", "assetd", "run", "--config", config.file]
+    words += ["--log-format", arguments.log_format]
     if arguments.workers is not None:
         words += ["-j", str(arguments.workers)]
     with open(log_path, "ab") as log:
@@ -68,7 +93,7 @@ def _start(arguments: argparse.Namespace) -> int:
             return code or command.SOMETHING_FAILS
         with (
             contextlib.suppress(NotRunningError),
-            contextlib.closing(client.Connection(path)) as door,
+            contextlib.closing(client.connect(*at)) as door,
         ):
             status = door.ask("status")
             if status["state"] != "starting":
@@ -80,7 +105,8 @@ def _start(arguments: argparse.Namespace) -> int:
 
 def _stop(arguments: argparse.Namespace) -> int:
     with contextlib.closing(command.connect(arguments)) as connection:
-        pid = int(connection.ask("stop")["pid"])
+        deadline = time.monotonic() + command.ANSWER_SECONDS
+        pid = int(connection.ask("stop", deadline=deadline)["pid"])
         # It ends after it has answered; it has hung up on us by then.
         with contextlib.suppress(NotRunningError):
             connection.receive(time.monotonic() + 10.0)
@@ -91,6 +117,33 @@ def _stop(arguments: argparse.Namespace) -> int:
         time.sleep(0.005)
     print(f"assetd stopped (pid {pid})", file=sys.stderr)
     return command.OK
+
+
+def _restart(arguments: argparse.Namespace) -> int:
+    holder = client.holder(command.folders(arguments)[1])
+    service = None if holder is None else _service_of(holder.pid)
+    if service is not None:
+        # Its manager would take our end for a failure, or never know of the new one.
+        words = ["systemctl", *service]
+        print(f"assetd runs as a service: {shlex.join(words)}", file=sys.stderr)
+        return subprocess.run(words, check=False).returncode
+    _load(arguments)  # a configuration that is refused must not cost the daemon that runs
+    with contextlib.suppress(NotRunningError):
+        _stop(arguments)
+    return _start(arguments)
+
+
+def _service_of(pid: int) -> tuple[str, ...] | None:
+    """The words that restart the service that *pid* runs as; None if it is none."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            path = file.read().rstrip().rpartition(":")[2]
+    except OSError:
+        return None
+    unit = os.path.basename(path)
+    if not unit.startswith("assetd") or not unit.endswith(".service"):
+        return None
+    return ("--user", "restart", unit) if "/user@" in path else ("restart", unit)
 
 
 def _is_alive(pid: int) -> bool:

@@ -3,6 +3,8 @@
 Gets the JSON objects that scripts get, so that nobody is told what the others cannot know.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -89,6 +91,8 @@ def _headline(status: Facts, paint: _Paint) -> str:
         more = "" if "sources" in status or "trouble" in status else "; nothing was built here yet"
         return f"assetd is {paint('bold', 'stopped')} at {project}{more}"
     style = {"idle": "green", "stopping": "yellow", "paused": "yellow"}.get(state, "bold")
+    if "uptime_s" not in status:  # it has the project, and does not answer yet
+        return f"assetd is {paint(style, state)} at {project} (pid {status['pid']})"
     up = explain.duration(status["uptime_s"])
     return f"assetd is {paint(style, state)} at {project}, up for {up} (pid {status['pid']})"
 
@@ -143,6 +147,8 @@ def _advice(status: Facts, paint: _Paint) -> list[str]:
         lines.append("  the configuration before it stays in force until that is mended")
     if status.get("trouble"):
         lines.append(f"{paint('red', 'trouble:')} {printable(status['trouble'])}")
+    if status["state"] == "paused":
+        lines.append("changes are noted, and nothing is built until `assetd resume`")
     watch = status.get("watch", {})
     if watch.get("backend") == "polling":
         every = explain.duration(watch["interval_s"])
@@ -366,3 +372,148 @@ def _past(history: Sequence[Facts]) -> list[str]:
         took = explain.duration(each["seconds"]) if each["seconds"] else ""
         rows.append((f"batch {batch['id']}", when, result, took, sentence))
     return _table(rows)
+
+
+# -- tree and list ------------------------------------------------------------------------
+
+
+def tree(tree: Facts, *, color: bool) -> list[str]:
+    """The answer to `assetd tree PATH`."""
+    paint = _Paint(color=color)
+    digest = f" {paint('dim', explain.short(tree['digest']))}" if tree["digest"] else ""
+    state = "" if tree["state"] == "ok" else f"  {paint('red', tree['state'])}"
+    lines = [f"{paint('bold', printable(tree['source']))}{digest}{state}"]
+    lines += _branches([_node(node, paint) for node in tree["nodes"]])
+    return lines
+
+
+_Branch: TypeAlias = tuple[str, list["_Branch"]]
+"""A line, and what hangs from it."""
+
+
+def _node(node: Facts, paint: _Paint) -> _Branch:
+    style = {"failed": "red", "waiting": "yellow", "built": "green"}.get(node["state"], "dim")
+    took = f"  {explain.duration(node['seconds'])}" if node["seconds"] else ""
+    line = f"{printable(node['processor'])} {printable(node['version'])}  "
+    line += paint(style, node["state"]) + took
+    if node["failure"] is not None:
+        line += f"  {printable(node['failure'].splitlines()[0])}"
+    return line, [_made(made, paint) for made in node["made"]]
+
+
+def _made(made: Facts, paint: _Paint) -> _Branch:
+    line = f"{printable(made['path'])} {paint('dim', explain.short(made['digest']))}"
+    if made["is_output"]:
+        told = paint("green", "in place") if made["in_place"] else paint("yellow", "not in place")
+        line += f"  {made['bytes']:,} bytes, {told}"
+    return line, [_node(node, paint) for node in made["nodes"]]
+
+
+def _branches(branches: Sequence[_Branch], indent: str = "") -> list[str]:
+    lines: list[str] = []
+    for number, (line, below) in enumerate(branches, 1):
+        is_last = number == len(branches)
+        lines.append(f"{indent}{'└─' if is_last else '├─'} {line}")
+        lines += _branches(below, indent + ("   " if is_last else "│  "))
+    return lines
+
+
+def row(source: Facts, *, color: bool) -> str:
+    """One line of `assetd list`: `ok  assets/css/site.scss → css/site.css`."""
+    paint = _Paint(color=color)
+    state = paint("green" if source["state"] == "ok" else "red", f"{source['state']:<10}")
+    line = f"{state}  {printable(source['source'])}"
+    outputs = ", ".join(_several(source["outputs"], 3))
+    return f"{line} → {outputs}" if outputs else line
+
+
+# -- the live view ------------------------------------------------------------------------
+
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_SEQUENCE: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def live(status: Facts, width: int, height: int, *, color: bool) -> list[str]:
+    """The screen of `assetd status --watch`: lines that fit, the most important first.
+
+    Args:
+        status: With `recent` and `saves_ms`; with the state `stopped` if the daemon has gone.
+        width: Columns of the terminal.
+        height: Its lines.
+        color: Whether to use colours.
+    """
+    paint = _Paint(color=color)
+    if status["state"] == "stopped":
+        project = printable(status["project"])
+        head = f"assetd is {paint('red', 'gone')} at {project}; waiting for it to come back"
+    else:
+        head = _headline(status, paint)
+    lines = [head, *_rows([*_holdings(status), *_pace(status)], paint)]
+    lines += ["", paint("dim", "  workers"), *_workers(status, paint)]
+    lines += _advice(status, paint)
+    if status["errors"]:
+        lines += ["", *_short_errors(status["errors"], paint)]
+    if status["recent"]:
+        lines += ["", paint("dim", "  batches"), *_recent(status["recent"], paint)]
+    foot = paint("dim", "q quits")
+    shown = lines[: max(1, height - 2)]
+    shown += [""] * (height - 1 - len(shown)) + [foot]
+    return [_clipped(line, width) for line in shown[:height]]
+
+
+def _pace(status: Facts) -> list[tuple[str, str]]:
+    queue = status["queue"]
+    waiting = queue["jobs"] - queue["running"]
+    told = f"{queue['suspects']:,} to look at, {waiting:,} waiting, {queue['running']:,} running"
+    rows = [("queue", told)]
+    saves = status["saves_ms"]
+    if saves:
+        least, most = (explain.duration(each / 1000) for each in (min(saves), max(saves)))
+        rows.append(("saves", f"{_sparkline(saves)}  {least} to {most}"))
+    return rows
+
+
+def _sparkline(values: Sequence[float]) -> str:
+    """A bar for each value, the highest for the greatest."""
+    most = max(values) or 1.0
+    return "".join(_BARS[round(value / most * (len(_BARS) - 1))] for value in values)
+
+
+def _workers(status: Facts, paint: _Paint) -> list[str]:
+    rows = [
+        (
+            f"  {worker['id']}",
+            worker["state"],
+            f"{worker['jobs']:,} done",
+            f"{worker['rss_bytes'] / (1 << 20):.0f} MB",
+            f"{worker['restarts']} restarts" if worker["restarts"] else "",
+            "" if worker["job"] is None else printable(worker["job"]),
+        )
+        for worker in status["workers"]
+    ]
+    return _table(rows) if rows else [paint("yellow", "  none")]
+
+
+def _recent(batches: Sequence[Facts], paint: _Paint) -> list[str]:
+    lines: list[str] = []
+    for batch in batches:
+        told = _batch(batch)
+        lines.append(f"  {paint('red', told) if batch['failed'] else told}")
+        for reason in batch["reasons"][:1]:
+            sentence = f"{printable(reason['source'])}: {printable(reason['sentence'])}"
+            lines.append(paint("dim", f"    {sentence}"))
+    return lines
+
+
+def _clipped(line: str, width: int) -> str:
+    """As much of a line as fits; colours take no room."""
+    kept: list[str] = []
+    room = width
+    for number, text in enumerate(_SEQUENCE.split(line)):
+        kept += _SEQUENCE.findall(line)[number - 1 : number] if number else []
+        for character in text:
+            room -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
+            if room < 0:
+                break
+            kept.append(character)
+    return "".join(kept)

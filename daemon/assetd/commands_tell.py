@@ -1,0 +1,116 @@
+"""Commands that tell what the daemon has counted and logged: metrics, logs."""
+
+import argparse
+import contextlib
+import os
+import re
+import shlex
+import sys
+import time
+from typing import BinaryIO, Final
+
+from assetd import command, explain
+from assetd.command import Commands
+from assetd.errors import AssetdError, DeadlineError, NotRunningError, UsageError
+
+LINES: Final = 50
+"""Of the log, unless somebody asks for more."""
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this family."""
+    commands.add("metrics", _metrics, "numbers in the text format of Prometheus")
+    logs = commands.add("logs", _logs, "the log of a daemon in the background")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on, as it is written")
+    logs.add_argument(
+        "-n",
+        "--lines",
+        type=_count,
+        default=LINES,
+        metavar="LINES",
+        help=f"how many of the last lines, {LINES} unless you say otherwise",
+    )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return int(text)
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    with contextlib.closing(command.connect(arguments)) as connection:
+        deadline = time.monotonic() + command.ANSWER_SECONDS
+        print(connection.ask("metrics", deadline=deadline)["text"], end="")
+    return command.OK
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from assetd import logfile
+
+    _, state_dir = command.folders(arguments)
+    path = logfile.path_in(state_dir)
+    elsewhere = _elsewhere(arguments, path)
+    if elsewhere is not None:
+        raise UsageError(elsewhere)
+    try:
+        lines, fd, end = logfile.last_lines(path, arguments.lines)
+    except FileNotFoundError:
+        raise UsageError(
+            "nothing was logged here yet: `assetd start` runs assetd in the background, with a log"
+        ) from None
+    except OSError as error:
+        raise AssetdError(f"{path}: cannot be read: {error.strerror}") from error
+    out = sys.stdout.buffer
+    _write(out, b"".join(lines))
+    if not arguments.follow:
+        os.close(fd)
+        return command.OK
+    for more in logfile.follow(path, fd, end):
+        _write(out, more)
+    return command.OK
+
+
+def _write(out: BinaryIO, text: bytes) -> None:
+    out.write(text)
+    out.flush()
+
+
+def _elsewhere(arguments: argparse.Namespace, path: str) -> str | None:
+    """Where the log is, as a sentence, if a daemon runs that does not write it to *path*."""
+    try:
+        with contextlib.closing(command.connect(arguments)) as connection:
+            status = connection.ask("status", deadline=time.monotonic() + command.ANSWER_SECONDS)
+    except (NotRunningError, DeadlineError):
+        return None  # what it has left, or has to say about why it hangs
+    pid = int(status["pid"])
+    stderr = f"/proc/{pid}/fd/2"
+    goes_to = ""
+    with contextlib.suppress(OSError):
+        goes_to = os.readlink(stderr)
+        if os.path.samestat(os.stat(stderr), os.stat(path)):
+            return None
+    who = f"assetd (pid {pid})"
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", "rb") as file:
+        ask = journal_command(os.fsdecode(file.read()))
+        if goes_to.startswith("socket:") and ask is not None:
+            return f"{who} runs under systemd: `{ask}` shows its log"
+    if goes_to.startswith(("/dev/pts/", "/dev/tty")):
+        return f"{who} runs in a terminal, {goes_to}: its log is there"
+    if goes_to.startswith("/"):
+        return f"{who} writes its log to {explain.printable(goes_to)}"
+    return f"{who} was not started by `assetd start`: whoever started it has its log"
+
+
+def journal_command(cgroups: str) -> str | None:
+    """What shows the journal of a process of these control groups; None if it is no service's.
+
+    Args:
+        cgroups: As in `/proc/PID/cgroup`.
+    """
+    services = re.findall(r"([^/\n]+\.service)(?=/|$)", cgroups, re.MULTILINE)
+    managers = [name for name in services if name.startswith("user@")]
+    own = [name for name in services if name not in managers]
+    if not own:
+        return None
+    return f"journalctl {'--user ' if managers else ''}-u {shlex.quote(own[-1])} -f"
