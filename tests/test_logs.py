@@ -295,6 +295,7 @@ def test_logs_shows_the_last_lines_also_of_older_files(site: Site) -> None:
 def test_logs_follows_until_it_is_interrupted(site: Site) -> None:
     """Each event as it happens, over a rotation, and then 130 as for any command."""
     with started(site):
+        wait_for(lambda: " ready " in log_of(site).read_text(), "the first scan")
         with subprocess.Popen(
             [*ASSETD, "logs", "-f", "-n", "1"],
             cwd=site.root,
@@ -302,21 +303,24 @@ def test_logs_follows_until_it_is_interrupted(site: Site) -> None:
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            assert process.stdout is not None
-            assert " ready " in process.stdout.readline()
-            site.write("assets/site.scss", "a { b: d }\n")
-            assert " built " in process.stdout.readline()
-            assert " batch " in process.stdout.readline()
-            with log_of(site).open("ab") as file:  # so much that the next line is one too many
-                file.write(b"much\n" * (logfile.LIMIT_BYTES // 5))
-            site.write("assets/site.scss", "a { b: e }\n")
-            for line in process.stdout:
-                if line != "much\n":
-                    break
-            assert " built " in line
-            assert " batch " in process.stdout.readline()
-            process.send_signal(signal.SIGINT)
-            assert process.wait() == 130
+            try:
+                assert process.stdout is not None
+                assert " ready " in process.stdout.readline()
+                site.write("assets/site.scss", "a { b: d }\n")
+                assert " built " in process.stdout.readline()
+                assert " batch " in process.stdout.readline()
+                with log_of(site).open("ab") as file:  # so much that the next line is one too many
+                    file.write(b"much\n" * (logfile.LIMIT_BYTES // 5))
+                site.write("assets/site.scss", "a { b: e }\n")
+                for line in process.stdout:
+                    if line != "much\n":
+                        break
+                assert " built " in line
+                assert " batch " in process.stdout.readline()
+                process.send_signal(signal.SIGINT)
+                assert process.wait() == 130
+            finally:
+                process.kill()
         assert log_of(site).with_name("log.1").exists()
 
 

@@ -64,7 +64,7 @@ class Commands:
         """
         parents = [self._shared, self._facts] if json else [self._shared]
         added = self._added.add_parser(name, parents=parents, help=text, description=text)
-        added.set_defaults(command=command, name=name)
+        added.set_defaults(command=command, verb=name)
         return added
 
 

@@ -30,11 +30,11 @@ def _rebuild(arguments: argparse.Namespace) -> int:
 
 def _pause(arguments: argparse.Namespace) -> int:
     with contextlib.closing(command.connect(arguments)) as connection:
-        status = connection.ask(arguments.name)
+        status = connection.ask(arguments.verb)
     if arguments.json:
         print(json.dumps(status))
         return command.OK
-    if arguments.name == "resume":
+    if arguments.verb == "resume":
         print("assetd goes on", file=sys.stderr)
         return command.OK
     running = status["queue"]["running"]
