@@ -250,7 +250,7 @@ def test_an_output_whose_place_is_taken_is_wrong(site: Site) -> None:
 def test_a_repair_that_was_killed_can_be_made_again(site: Site) -> None:
     """Until the new file is in place the edited one stays, and stays known as ours."""
     site.write("slow.py", SLOW_PLUGIN)
-    site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [slow.py]\n")
+    site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [slow.py]\nsandbox: off\n")
     site.write("assets/page.slow", "right\n")
     site.write("go")
     site.run("build", check=True)

@@ -945,7 +945,9 @@ processor = Processor(
 @pytest.fixture
 def gated(site: Site) -> Site:
     """A project with a processor that waits for as long as there is a file `gate`."""
-    site.write("assetd.yml", "mounts: [assets, theme]\nworkers: 2\nplugins: [gated.py]\n")
+    config = "mounts: [assets, theme]\nworkers: 2\nplugins: [gated.py]\nsandbox_write: [runs]\n"
+    site.write("assetd.yml", config)
+    site.write("runs")
     site.write("gated.py", GATED)
     site.write("assets/gated.dep", "-")
     (site.root / "theme").mkdir()

@@ -43,6 +43,7 @@ DEFAULT_FILTER: Final = ("all", "-uglifyjs", "-cleancss")
 Backend: TypeAlias = Literal["auto", "inotify", "polling"]
 Durability: TypeAlias = Literal["normal", "full", "off"]
 Notify: TypeAlias = Literal["none", "desktop"]
+Sandbox: TypeAlias = Literal["auto", "off", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,10 @@ class Config:
     """A command that gets each batch, word by word."""
     on_batch_timeout_seconds: float = 60.0
     notify: Notify = "none"
+    sandbox: Sandbox = "auto"
+    sandbox_read: tuple[str, ...] = ()
+    """What workers may read besides the project and the system."""
+    sandbox_write: tuple[str, ...] = ()
     sections: Mapping[str, Section] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     """Of the keys at the top."""
@@ -410,6 +415,7 @@ _WORKERS: Final = _scalar(_workers, {"anyOf": [{"const": "auto"}, _COUNT]})
 _BACKEND: Final = _choice("auto", "inotify", "polling")
 _DURABILITY: Final = _choice("normal", "full", "off")
 _NOTIFY: Final = _choice("none", "desktop")
+_SANDBOX: Final = _choice("auto", "off", "required")
 
 MOUNT_KEYS: Final = (Key("processors", _FILTER, "Which processors its sources may go through."),)
 _MOUNT: Final = {"anyOf": [{"type": "null"}, _object(MOUNT_KEYS)]}
@@ -443,6 +449,9 @@ KEYS: Final = (
     Key("on_batch", _COMMAND, "A command, word by word, that gets each batch as JSON.", ()),
     Key("on_batch_timeout", _TIMEOUT, "The limit of that command.", 60.0, "_seconds"),
     Key("notify", _NOTIFY, "Who is told when the project breaks and when it is mended.", "none"),
+    Key("sandbox", _SANDBOX, "Whether workers are confined to what they need.", "auto"),
+    Key("sandbox_read", _several(_PLACED), "More that confined workers may read.", ()),
+    Key("sandbox_write", _several(_PLACED), "More that confined workers may write to.", ()),
 )
 
 
@@ -558,6 +567,19 @@ def resolve(draft: Draft, file: str) -> tuple[Config, tuple[Problem, ...]]:
             hint = _near(text, project, os.path.isfile)
             page.wrong(line, f"plugins: {shown(text)} is not a file that is there{hint}")
     values |= {"mounts": tuple(mounts), "plugins": tuple(dict.fromkeys(plugins))}
+    for key in ("sandbox_read", "sandbox_write"):
+        opened: list[str] = []
+        for text, line in values[key]:
+            folder = real(text)
+            if not os.path.exists(folder):
+                hint = _near(text, project, os.path.exists)
+                page.wrong(line, f"{key}: {shown(text)} is not there{hint}")
+            elif folder == "/":
+                page.wrong(line, f"{key}: {shown(text)} is everything: say `sandbox: off`")
+            elif key == "sandbox_write" and (wrong := _ours(folder, roots)) is not None:
+                page.wrong(line, f"{key}: {shown(text)} and {wrong} lie one in the other")
+            opened.append(folder)
+        values[key] = tuple(opened)
     name = os.path.join(project, os.path.basename(file))
     config = Config(name, project, **values, sections=draft.sections, lines=draft.lines)
     return config, tuple(page.problems)
@@ -572,6 +594,11 @@ def _unfit(folder: str, project: str) -> str | None:
     if not os.path.isdir(folder):
         return f"cannot be a folder: {shown(places.of(folder, project))} is a file"
     return None
+
+
+def _ours(folder: str, roots: Mapping[str, tuple[str, int | None]]) -> str | None:
+    """The key whose folder nobody but us may write to, and *folder* would open."""
+    return next((key for key, (root, _) in roots.items() if _overlap(folder, root)), None)
 
 
 def _misfits(

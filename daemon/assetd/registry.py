@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, Final, get_origin
 
 from assetd import config as configs
+from assetd import confinement
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.config import (
@@ -91,6 +92,32 @@ class Project:
         """Those whose tool is not there: their sources fail."""
         return tuple(opened for opened in self.processors if not opened.available)
 
+    def reads(self) -> tuple[str, ...]:
+        """What its processors need to read: all that the configuration names, and their code.
+
+        An option's text counts if something of that name is there; so no processor has to
+        tell which of its options are paths.
+        """
+        config = self.config
+        found = [config.project, config.state_dir, config.out_dir, *config.sandbox_read]
+        found += [mount.folder for mount in config.mounts]
+        home = os.path.expanduser("~")
+        for opened in self.processors:
+            if opened.origin in self.plugins:
+                folder = os.path.dirname(opened.origin)
+                found.append(opened.origin if places.is_below(home, folder) else folder)
+            else:
+                module = sys.modules.get(opened.origin.partition(".")[0].partition(":")[0])
+                found += getattr(module, "__path__", ())
+            for text in confinement.strings(opened.options):
+                path = os.path.normpath(os.path.join(config.project, text))
+                if "\0" not in path and os.path.exists(path):
+                    found.append(path)
+                    if os.path.isfile(path) and os.access(path, os.X_OK):
+                        programs = (path, os.path.realpath(path))
+                        found += [confinement.tool_home(os.path.dirname(p)) for p in programs]
+        return confinement.reduced(found)
+
     def recipe(self) -> dict[str, Any]:
         """All that a worker needs to open the same processors, as a JSON object."""
         wanted = {o.processor.name for enabled in self.chosen.values() for o in enabled}
@@ -139,6 +166,9 @@ def load(file: str) -> Project:
         for key, (terms, line) in filters.items()
         for warning in loading.check_filter(key, terms, line, processors)
     ]
+    if config.sandbox == "required" and not confinement.abi():
+        told = "sandbox: required, but this kernel has no Landlock: say `auto` to do without"
+        loading.wrong(config.lines.get("sandbox"), told)
     if loading.problems:
         raise ConfigError(sorted(loading.problems, key=lambda p: (p.file or "", p.line or 0)))
     chosen = {

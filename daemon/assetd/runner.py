@@ -111,6 +111,7 @@ class Runner:
         *,
         sync_files: bool = False,
         in_place: InPlace = lambda _mount: (),
+        denied: Callable[[BaseException], str | None] = lambda _error: None,
     ) -> None:
         """Set up.
 
@@ -122,6 +123,7 @@ class Runner:
             warm: What each processor's `warm` gave, by its name.
             sync_files: Bring staged files to the disk before they are handed over.
             in_place: What the sources of a mount have in place.
+            denied: Says of an error why it is the sandbox's doing, if it is.
         """
         self.project = project
         self.mounts = mounts
@@ -130,6 +132,7 @@ class Runner:
         self.warm = warm
         self.sync_files = sync_files
         self.in_place = in_place
+        self.denied = denied
         self.at_node: Callable[[int], None] = lambda _index: None
         """Is told which node of the tree is about to run."""
         self.looker = stamps.Looker()
@@ -149,7 +152,8 @@ class Runner:
             return self._refuse(
                 job,
                 origin,
-                f"it cannot be read: {error.strerror} (we run as user {os.geteuid()})",
+                self.denied(error)
+                or f"it cannot be read: {error.strerror} (we run as user {os.geteuid()})",
             )
         try:
             tree = grow(job.source.path, mount.takers)
@@ -404,12 +408,16 @@ class _Attempt:
                 made = self._collect(desk)
             except BuildError as error:
                 failure = desk.diagnose(error)
+                if (why := runner.denied(error)) is not None:
+                    failure = replace(failure, message=f"{failure.message} ({why})")
             except OSError as error:
-                text = f"{node.processor}: {error}"
+                text = f"{node.processor}: {runner.denied(error) or error}"
                 transient = error.errno in _TRANSIENT
                 failure = replace(desk.diagnose(BuildError(text)), transient=transient)
             except Exception as error:  # noqa: BLE001 - a plugin's bug fails its own job
                 text = f"{node.processor} raised {type(error).__name__}: {error}"
+                if (why := runner.denied(error)) is not None:
+                    text += f" ({why})"
                 failure = desk.diagnose(BuildError(text))
             finally:
                 desk.clear_scratch()

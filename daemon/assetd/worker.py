@@ -17,11 +17,14 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from assetd import registry, wire
+from assetd.confinement import Bounds, Confined
 from assetd.model import Diagnostic, Job, Outcome
 from assetd.processor import Context, Setting
 from assetd.runner import MountSetting, Runner
@@ -46,14 +49,19 @@ def main() -> None:
     os.close(progress_fd)
     reader = wire.Reader()
     crew: Crew | None = None
+    confined: Confined | None = None
     while data := pipe.recv(1 << 16):
         for message in reader.feed(data):
             match message:
                 case {"open": opening}:
                     try:
-                        crew = Crew(opening)
+                        # Before a line of a plugin runs here, and while we have one thread.
+                        confined = _confine(opening)
+                        crew = Crew(opening, partial(_denied, confined))
                     except Exception as error:  # noqa: BLE001 - a plugin's bug: tell the owner
                         text = "".join(traceback.format_exception_only(error)).strip()
+                        if (why := _denied(confined, error)) is not None:
+                            text += f" ({why})"
                         pipe.sendall(wire.encode({"unfit": text}))
                         return
                     pipe.sendall(wire.encode({"ready": True, "rss": _rss_bytes()}))
@@ -79,6 +87,25 @@ def _die_with_owner(lifeline: int) -> None:
     gone.register(lifeline, 0)
     if gone.poll(0):  # it died before we were on the line
         sys.exit(0)
+
+
+def _confine(opening: dict[str, Any]) -> Confined | None:
+    """Keep us, and all that we start, to what the owner says; None where it says nothing."""
+    row = opening.get("bounds")
+    if row is None:
+        return None
+    bounds = Bounds.of(row)
+    return Confined(replace(bounds, write=(*bounds.write, opening["staging"])))
+
+
+def _denied(confined: Confined | None, error: BaseException) -> str | None:
+    """Why *error* is the sandbox's doing; None if it is not."""
+    if confined is None:
+        return None
+    if isinstance(error, PermissionError) and confined.is_stale():
+        # The job runs again, on a worker that may touch the new one.
+        sys.exit("a folder of the project was replaced by another one")
+    return confined.bounds.denied(error)
 
 
 def _note(progress: mmap.mmap, job: int, node: int) -> None:
@@ -111,7 +138,11 @@ def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap
 class Crew:
     """The processors of one generation, opened and warm."""
 
-    def __init__(self, opening: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        opening: dict[str, Any],
+        denied: Callable[[BaseException], str | None] = lambda _error: None,
+    ) -> None:
         self._project = registry.open_recipe(opening["recipe"])
         self._worker: int = opening["worker"]
         config = self._project.config
@@ -137,6 +168,7 @@ class Crew:
             warm,
             sync_files=opening["sync_files"],
             in_place=lambda mount: _in_place(opening["record"], mount),
+            denied=denied,
         )
 
     def end(self) -> None:

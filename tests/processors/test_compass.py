@@ -256,7 +256,8 @@ def test_it_runs_once_per_batch_and_once_only(command: Path, tmp_path: Path) -> 
     site = Site(
         tmp_path / "site",
         "mounts: [assets]\nworkers: 2\n"
-        f"compass: {{enable: true, engine: command, bin: {command}}}\n",
+        f"compass: {{enable: true, engine: command, bin: {command}}}\n"
+        f"sandbox_write: {command.parent}\n",
     )
     site.write("assets/config.rb", "one")
     for name in ("a", "b", "sub/c"):
