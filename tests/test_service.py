@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from assetd import commands_service, service
+from assetd import deployment, service
 from assetd.errors import UsageError
 from assetd.service import Scope, Setting, Unit, Written
 from assetd.testing import Site
@@ -294,47 +294,45 @@ def test_a_user_is_chosen_for_the_system_only(site: Site) -> None:
 
 
 @pytest.fixture
-def told(unit: Unit) -> commands_service._Told:
+def told(unit: Unit) -> deployment._Told:
     if os.geteuid() != 0:
         pytest.skip("only root hands anything over")
-    return commands_service._Told(unit)
+    return deployment._Told(unit)
 
 
-def test_the_folders_that_it_makes_are_the_user_s(
-    told: commands_service._Told, tmp_path: Path
-) -> None:
+def test_the_folders_that_it_makes_are_the_user_s(told: deployment._Told, tmp_path: Path) -> None:
     """The service could write nothing in a folder of root's."""
     folder = tmp_path / "public"
-    commands_service._hand_over(told, str(folder), "daemon")
+    deployment._hand_over(told, str(folder), "daemon")
     assert folder.owner() == "daemon"
     assert told.folders == [str(folder)]
-    commands_service._hand_over(told, str(folder), "daemon")
+    deployment._hand_over(told, str(folder), "daemon")
     assert told.folders == [str(folder)]
 
 
 def test_a_folder_of_somebody_else_is_not_handed_over(
-    told: commands_service._Told, tmp_path: Path
+    told: deployment._Told, tmp_path: Path
 ) -> None:
     """What is in it is not ours to give away: the command to do it is told."""
     folder = tmp_path / "public"
     folder.mkdir()
     with pytest.raises(UsageError, match=rf"belongs to root, .* `chown -R daemon {folder}`"):
-        commands_service._hand_over(told, str(folder), "daemon")
+        deployment._hand_over(told, str(folder), "daemon")
     assert folder.owner() == "root"
 
 
-def test_a_link_is_not_handed_over(told: commands_service._Told, tmp_path: Path) -> None:
+def test_a_link_is_not_handed_over(told: deployment._Told, tmp_path: Path) -> None:
     """Whoever owns the project could have root give away any folder of the machine."""
     target = tmp_path / "etc"
     target.mkdir()
     (tmp_path / "public").symlink_to(target)
     with pytest.raises(UsageError, match="cannot be made"):
-        commands_service._hand_over(told, str(tmp_path / "public"), "daemon")
+        deployment._hand_over(told, str(tmp_path / "public"), "daemon")
     assert target.owner() == "root"
 
 
 def test_a_python_that_the_user_cannot_reach_is_refused(
-    told: commands_service._Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: deployment._Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service would end with 203/EXEC, which tells nobody anything."""
     private = tmp_path / "private"
@@ -342,11 +340,11 @@ def test_a_python_that_the_user_cannot_reach_is_refused(
     (private / "python").symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(private / "python"))
     with pytest.raises(UsageError, match=r"daemon, who the service runs as, cannot run .*/opt"):
-        commands_service._check_user_can_run("daemon")
+        deployment._check_user_can_run("daemon")
 
 
-def test_a_user_that_is_asked_for_is_not_made_up(told: commands_service._Told) -> None:
+def test_a_user_that_is_asked_for_is_not_made_up(told: deployment._Told) -> None:
     """A slip of the finger makes no account."""
     with pytest.raises(UsageError, match="there is no user 'nobdoy'"):
-        commands_service._make_user(told, "nobdoy", may_create=False)
+        deployment._make_user(told, "nobdoy", may_create=False)
     assert told.commands == []

@@ -69,7 +69,10 @@ def _verdict(found: "Audit", *, repair: bool) -> str:
     if found.flaws:
         kinds = [flaw.fault.value for flaw in found.flaws]
         told = ", ".join(f"{kinds.count(kind):,} {kind}" for kind in dict.fromkeys(kinds))
-        cure = "" if repair else "; `assetd verify --repair` makes them again"
+        # What is blocked is somebody else's: its line says what to do about it.
+        kinds_to_mend = [kind for kind in kinds if kind != "blocked"]
+        mendable = bool(kinds_to_mend) and not repair
+        cure = "; `assetd verify --repair` makes them again" if mendable else ""
         verdict = f"{outputs}: {told}{cure}"
     if found.foreign:
         verdict += f" ({explain.count(found.foreign, 'other file')} beside them)"
@@ -138,9 +141,9 @@ def _clean(arguments: argparse.Namespace) -> int:
     elif not os.path.lexists(config.state_dir):
         facts = removal.facts(removal.Plan(config.out_dir), removal.Removed(), config)
     else:
-        from assetd.serve import lock
+        from assetd import lock
 
-        with lock(config.state_dir):
+        with lock.held(config.state_dir):
             plan = removal.plan(config)
             facts = removal.facts(plan, removal.carry_out(plan, config), config)
     if arguments.json:

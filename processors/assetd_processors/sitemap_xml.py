@@ -1,11 +1,11 @@
 """Sitemaps as XML, by https://www.sitemaps.org/protocol.html.  Pure: texts in, texts out."""
 
+import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
-from xml.sax.saxutils import escape
 
 MAX_URLS: Final = 50_000
 MAX_BYTES: Final = 52_428_800
@@ -19,7 +19,6 @@ _DATE: Final = re.compile(
     r"\d{4}(?:-\d\d(?:-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d))?)?)?"
 )
 _PRIORITY: Final = re.compile(r"0(?:\.\d+)?|1(?:\.0+)?|\.\d+")
-_ENTITIES: Final = {"'": "&apos;", '"': "&quot;"}
 
 
 class Location(NamedTuple):
@@ -146,4 +145,5 @@ def _fields(location: Location) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return escape(text, _ENTITIES)
+    # Not `xml.sax.saxutils`: it imports the whole of http and ssl, for each worker to hold.
+    return html.escape(text, quote=False).replace("'", "&apos;").replace('"', "&quot;")
