@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from assetd.engine import CRASH_LIMIT
 from assetd.testing import Site, wait_for
 
 PLUGIN: Final = """
@@ -209,3 +210,93 @@ def test_a_plugin_may_change_its_folder_without_others_noticing(site: Site) -> N
     answer: dict[str, Any] = site.build()
     assert answer["errors"] == []
     assert set(site.outputs()) == {"a.odd", "b.css"}
+
+
+def test_an_input_that_costs_workers_again_and_again_is_left_alone(site: Site) -> None:
+    """SIGKILL may have come from outside, so it is tried again; but not for ever."""
+    with_plugin(
+        site, plugin("os.kill(os.getpid(), 9) if 'bad' in step.input.read_text() else step.copy()")
+    )
+    site.write("assets/a.odd", "bad")
+    site.write("assets/b.odd", "good")
+    with site.daemon() as daemon:
+        wait_for(
+            lambda: "left alone until it changes" in str(daemon.status()["errors"]),
+            "the last try",
+        )
+        assert daemon.log.count("worker_died") == 2 * CRASH_LIMIT
+        assert site.output("b.odd") == "good"
+        site.write("assets/c.odd", "good")  # others go on, and do not bring it back
+        assert len(daemon.sync()) == 1
+        assert daemon.log.count("worker_died") == 2 * CRASH_LIMIT
+        site.write("assets/a.odd", "mended")
+        assert daemon.sync() == []
+        assert site.output("a.odd") == "mended"
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "os.fork() or os._exit(0)",
+        "os.fork() or (os.setsid(), time.sleep(600))",
+        "[os.fork() or time.sleep(600) for _ in range(3)]",
+        "os.closerange(3, 4096)",
+        "os.close(1); os.close(2)",
+        "[os.write(1, b'x' * 65536) for _ in range(64)]",
+        "sys.stdout.write('\\x1b[2J\\n' * 100_000)",
+        "os.setpgid(0, 0) if os.getpgrp() != os.getpid() else None",
+        "__import__('threading').Thread(target=time.sleep, args=(600,)).start()",
+        "__import__('signal').signal(15, 1)",
+    ],
+)
+def test_whatever_a_plugin_does_to_its_worker_nobody_else_notices(site: Site, deed: str) -> None:
+    """Its own source is built or fails; the others are built, and the daemon ends in time."""
+    with_plugin(site, plugin(f"{deed}\nstep.copy()"))
+    site.write("assets/a.odd", "x")
+    for number in range(20):
+        site.write(f"assets/{number}.css", "a {}")
+    with site.daemon() as daemon:
+        errors = daemon.sync()
+        assert {error["source"] for error in errors} <= {"a.odd"}
+        assert {f"{number}.css" for number in range(20)} <= set(site.outputs())
+        site.write("assets/0.css", "b {}")
+        daemon.sync()
+        assert site.output("0.css") == "b {}"
+        assert "\x1b[2J" not in daemon.log
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_left_its_workers_group_is_ended_all_the_same(site: Site, end: str) -> None:
+    """With the daemon, or where that was killed, by the next one."""
+    with_plugin(
+        site,
+        plugin(
+            "made = step.output(step.path)\n"
+            "if os.fork() == 0:\n"
+            "    os.setsid()\n"
+            "    if os.fork() == 0:\n"
+            "        made.with_suffix('.new').write_text(str(os.getpid()))\n"
+            "        os.rename(made.with_suffix('.new'), made)\n"
+            "        time.sleep(600)\n"
+            "    os._exit(0)\n"
+            "while not made.exists():\n"
+            "    time.sleep(0.01)"
+        ),
+    )
+    site.write("assets/a.odd", "x")
+    with site.daemon() as daemon:
+        assert daemon.sync() == []
+        stray = int(site.output("a.odd") or "0")
+        assert alive(stray)
+        if end == "kill":
+            daemon.kill()
+            assert alive(stray)
+            site.build()
+    wait_for(lambda: not alive(stray), "the stray to be ended")

@@ -425,6 +425,18 @@ def test_a_worker_is_replaced_when_it_holds_too_much_memory(tmp_path: Path) -> N
         assert bench.pool.workers[0].rss_bytes < limit
 
 
+def test_a_job_that_takes_more_and_more_memory_fails_alone(tmp_path: Path) -> None:
+    """Before the kernel has to end something, which may be something else."""
+    with opened(tmp_path / "site", size=1, most_bytes=300 << 20) as bench:
+        leak = "kept = []\nwhile True:\n    kept.append(bytearray(1 << 20)); os.sched_yield()"
+        found = bench.run(bench.ticket("leak", leak), bench.ticket("next"))
+        assert good(found["next"])
+        died = found["leak"].died
+        assert died is not None
+        assert "took more than 300 MB of memory" in died.message
+        assert died.message.endswith("was killed, twice")
+
+
 def test_jobs_fail_with_the_reason_when_no_worker_can_start_and_it_recovers(
     tmp_path: Path,
 ) -> None:
@@ -574,7 +586,9 @@ hooked = Processor(name="hooked", version="1", matches=suffix(".none"), outputs=
 @pytest.mark.parametrize("raising", [False, True])
 def test_hooks_run_in_the_main_process_and_in_every_worker(tmp_path: Path, raising: bool) -> None:
     """Each is told where it runs; what it ignores is ignored; one that raises ends nothing."""
-    site = Site(tmp_path / "site", "mounts: [assets]\nplugins: [hooks.py]\nworkers: 2\n")
+    config = "mounts: [assets]\nplugins: [hooks.py]\nworkers: 2\nsandbox_write: [notes]\n"
+    site = Site(tmp_path / "site", config)
+    site.write("notes")
     site.write("hooks.py", HOOKS.replace("\\\\n", "\\n"))
     site.write("assets/a.txt", "a")
     site.write("assets/b.draft", "b")

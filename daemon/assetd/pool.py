@@ -23,9 +23,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any, Final, Protocol
 
-from assetd import wire
+from assetd import strays, wire
 from assetd.model import Diagnostic, Job, Outcome
+from assetd.trace import OFF, Trace
 
+MEMORY_SECONDS: Final = 0.25
+"""Between two looks at the memory of a worker that has a job."""
+_PAGE: Final = os.sysconf("SC_PAGESIZE")
 GROUP_LIMIT: Final = 50
 """Jobs sent at once: at 50 the pipe costs less than 3 µs a job."""
 GROUP_SECONDS: Final = 0.02
@@ -176,8 +180,11 @@ class Pool:
         *,
         generation: int = 1,
         staging: str,
+        trace: Trace = OFF,
+        warm: bool = True,
         recycle_jobs: int = 20_000,
         recycle_bytes: int = 1 << 30,
+        most_bytes: int = 3 << 30,
     ) -> None:
         """Start the workers.
 
@@ -189,8 +196,11 @@ class Pool:
             on_event: Gets what is worth a line in the log.
             generation: Of the configuration that they are opened with.
             staging: A folder; each worker gets one of its own below it.
+            trace: Is told what each worker does, and for how long.
+            warm: Start all of them now; else as many as there are jobs for, when there are.
             recycle_jobs: A worker is replaced after so many.
             recycle_bytes: A worker is replaced when it holds more memory than that.
+            most_bytes: One that comes to hold more than that in the middle of a job is killed.
         """
         self._opening = dict(opening)
         self._selector = selector
@@ -198,8 +208,12 @@ class Pool:
         self._on_event = on_event
         self._generation = generation
         self._staging = staging
+        self._trace = trace
         self._recycle_jobs = recycle_jobs
         self._recycle_bytes = recycle_bytes
+        self._most_bytes = most_bytes
+        self._looked = 0.0
+        """When the workers' memory was looked at last."""
         self._queues: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
         self._unfit = 0
         """Workers in a row that died before they were ready."""
@@ -208,8 +222,12 @@ class Pool:
         self._missing: list[int] = []
         self.restarts: dict[int, int] = dict.fromkeys(range(size), 0)
         self.workers: dict[int, Worker] = {}
-        for number in range(size):
-            self._start(number)
+        if size:
+            self._end_strays()  # of an owner before us, which was killed
+        self._asleep = list(reversed(range(size)))
+        """Workers that nobody has needed yet."""
+        if warm:
+            self._wake(size)
 
     # -- what the engine asks -------------------------------------------------------------
 
@@ -217,6 +235,8 @@ class Pool:
         """Queue jobs; the outcome of each comes through the callback, exactly once."""
         for ticket in tickets:
             self._queues[ticket.lane].append(ticket)
+        if self._asleep:
+            self._wake(self.waiting() - len(self.workers))
         self._serve()
 
     def waiting(self) -> int:
@@ -235,6 +255,8 @@ class Pool:
         # time than the one that it is at: look again before that is up.
         held = [t for worker in self.workers.values() for t in worker.held.values()]
         times += [now + seconds for ticket in held for _, seconds in ticket.nodes]
+        if held:
+            times.append(self._looked + MEMORY_SECONDS)
         if self._missing:
             times.append(self._not_before)
         if self._hopeless() and self.waiting():
@@ -244,6 +266,11 @@ class Pool:
     def tick(self) -> None:
         """Kill the workers whose time is up; start those that are missing."""
         now = time.monotonic()
+        self._looked = now
+        for worker in self.workers.values():
+            if worker.held and worker.verdict is None and _holds(worker) > self._most_bytes:
+                worker.verdict = f"took more than {self._most_bytes >> 20:,} MB of memory"
+                _kill_group(worker.process)
         for worker in list(self.workers.values()):
             limit = self._limit(worker)
             if limit is None or now < limit:
@@ -290,15 +317,22 @@ class Pool:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
             self._bury(worker)
+        if self.workers:
+            self._end_strays()
         self._missing.clear()
 
     # -- processes ------------------------------------------------------------------------
+
+    def _wake(self, count: int) -> None:
+        while self._asleep and count > 0:
+            self._start(self._asleep.pop())
+            count -= 1
 
     def _start(self, number: int) -> None:
         staging = f"{self._staging}/w{number}"
         try:
             os.makedirs(staging, exist_ok=True)
-            worker = self._spawn(number)
+            worker = self._spawn(number, self._environment(staging))
         except OSError as error:
             # No memory, no descriptors, no space: it may pass.
             self._missing.append(number)
@@ -317,7 +351,21 @@ class Pool:
         opening = {**self._opening, "worker": number, "staging": staging}
         self._send(worker, {"open": opening})
 
-    def _spawn(self, number: int) -> Worker:
+    def _environment(self, staging: str) -> dict[str, str]:
+        """That of a worker."""
+        ours = {**os.environ, strays.MARK: self._staging}
+        if self._opening.get("bounds") is None:
+            return ours
+        # It may not write to /tmp, which others read from.  What the one before it has left
+        # there is nobody's.
+        private = f"{staging}/private"
+        with contextlib.suppress(OSError):  # unless it is a folder, as it should be
+            os.unlink(private)
+        shutil.rmtree(private, ignore_errors=True)
+        os.mkdir(private, 0o700)
+        return {**ours, "TMPDIR": private, "XDG_CACHE_HOME": private}
+
+    def _spawn(self, number: int, environment: dict[str, str]) -> Worker:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
 
             def keep(fd: int, where: contextlib.ExitStack) -> int:
@@ -352,6 +400,7 @@ class Pool:
                 stdout=printing,
                 stderr=printing,
                 pass_fds=fds,
+                env=environment,
                 start_new_session=True,
             )
             try:
@@ -425,12 +474,23 @@ class Pool:
             worker.unfit = str(message["unfit"])
         if "ready" in message and worker.state is WorkerState.STARTING:
             self._unfit = 0
+            self._trace.started(worker.number, worker.since, worker.process.pid)
             self._move(worker, WorkerState.IDLE)
         outcomes = [Outcome.of(row) for row in message.get("outcomes", ())]
+        staging = f"{self._staging}/w{worker.number}"
+        answers: list[tuple[str, Outcome]] = []
         for outcome in outcomes:
-            if worker.held.pop(outcome.job, None) is None:
+            for each in outcome.staged:
+                # The owner moves it, and may move what the worker may not.
+                if os.path.dirname(each.staged) != staging:
+                    raise ValueError(f"{each.staged} is not in its staging")
+            ticket = worker.held.pop(outcome.job, None)
+            if ticket is None:
                 raise ValueError(f"an outcome of job {outcome.job}, which it does not hold")
             worker.jobs += 1
+            answers.append((ticket.job.source.path, outcome))
+        if answers:
+            self._trace.answered(worker.number, answers)
         return outcomes
 
     def _recycle(self, worker: Worker) -> None:
@@ -472,8 +532,10 @@ class Pool:
         # next one its death after all, it would show when it is sent alone.
         culprit = blamed[0] if blamed is not None else next(iter(held), None)
         self._bury(worker)
+        self._end_strays()
         self._sweep(worker.number, held)
         cause = _obituary(worker)
+        self._trace.died(worker.number, cause)
         self._missing.append(worker.number)
         if not ending:
             self.restarts[worker.number] += 1
@@ -516,7 +578,9 @@ class Pool:
 
     def _hopeless(self) -> bool:
         """Whether no worker starts any more, so that jobs would wait in vain."""
-        return self._unfit >= UNFIT_LIMIT and len(self._missing) == len(self.restarts)
+        return self._unfit >= UNFIT_LIMIT and len(self._missing) + len(self._asleep) == len(
+            self.restarts
+        )
 
     def _give_up(self) -> None:
         for queue in self._queues.values():
@@ -538,6 +602,11 @@ class Pool:
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
+
+    def _end_strays(self) -> None:
+        live = [w.process.pid for w in self.workers.values() if w.state is not WorkerState.DEAD]
+        for pid in strays.end(self._staging, live):
+            self._on_event("stray_ended", {"pid": pid, "cause": "its worker is dead"})
 
     def _bury(self, worker: Worker) -> None:
         if worker.state is WorkerState.DEAD:
@@ -585,6 +654,7 @@ class Pool:
             self._move(worker, WorkerState.BUSY)
             worker.heard = worker.since
             worker.held = {ticket.job.id: ticket for ticket in group}
+            self._trace.sent(worker.number, len(group))
             self._send(worker, {"jobs": [ticket.job.row() for ticket in group]})
 
     def _next_group(self) -> list[Ticket]:
@@ -623,6 +693,15 @@ class Pool:
         key = self._selector.get_key(worker.pipe)
         if key.events != events:
             self._selector.modify(worker.pipe, events, key.data)
+
+
+def _holds(worker: Worker) -> int:
+    """Bytes of memory that a worker holds now; 0 if it has gone."""
+    try:
+        with open(f"/proc/{worker.process.pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except OSError:
+        return 0
 
 
 def _may_pass(worker: Worker) -> bool:
