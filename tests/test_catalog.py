@@ -71,7 +71,10 @@ def test_a_name_brings_its_options(site: Site) -> None:
     """With what they are here."""
     lines = site.run("processors", "mine", check=True).stdout.splitlines()
     assert lines[0] == "mine 7"
-    assert lines[-3:] == ["size: int; 1 to 9", "  How much.", "  default 3, here 4"]
+    assert lines[-7:] == [
+        *("size: int; 1 to 9", "  How much.", "  default 3, here 4", ""),
+        *("in assetd.yml, for example:", "  mine:", "    size: 4"),
+    ]
 
 
 def test_a_name_that_there_is_not_is_told(site: Site) -> None:

@@ -163,7 +163,7 @@ def test_what_comes_while_a_daemon_starts_waits_for_it(site: Site) -> None:
         "slow = Processor(name='slow', version='1', matches=suffix('.slow'), outputs=same_name,\n"
         "    process=lambda step: step.copy(), start=start)\n",
     )
-    site.write("assetd.yml", CONFIG + "plugins: [plugin.py]\n")
+    site.write("assetd.yml", CONFIG + "plugins: [plugin.py]\nsandbox: off\n")
     with site.daemon(ready=False) as daemon:
         lock = site.root / ".assetd" / "lock"
         mine = f"{daemon.process.pid}\n"

@@ -1,5 +1,6 @@
 """A project as it is configured, for people and scripts: keys, processors, and their tools."""
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final, TextIO, get_origin
@@ -135,9 +136,20 @@ def page(row: Mapping[str, Any]) -> Iterator[str]:
             told += "; " + " to ".join("" if each is None else f"{each:g}" for each in limits)
         yield f"{option['name']}: {option['type']}{told}"
         yield f"  {printable(option['help'])}"
-        yield f"  default {option['default']!r}" + (
-            "" if option["value"] == option["default"] else f", here {option['value']!r}"
-        )
+        here = "" if option["value"] == option["default"] else f", here {_yaml(option['value'])}"
+        yield f"  default {_yaml(option['default'])}{here}"
+    if row["options"]:
+        option = row["options"][0]
+        others = [each for each in option["choices"] if each != option["value"]]
+        yield ""
+        yield "in assetd.yml, for example:"
+        yield f"  {row['name']}:"
+        yield f"    {option['name']}: {_yaml(others[0] if others else option['value'])}"
+
+
+def _yaml(value: object) -> str:
+    """A value as `assetd.yml` takes it: JSON is YAML."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _tool(row: Mapping[str, Any]) -> str:

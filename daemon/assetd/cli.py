@@ -42,7 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    grammar = parser()
+    if not words:
+        grammar.print_help(sys.stderr)
+        return command.MISCONFIGURED
+    arguments, more = grammar.parse_known_args(words)
+    if more:
+        arguments.grammar.refuse(more)
     run: command.Command = arguments.command
     try:
         code = run(arguments)
@@ -60,13 +67,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+_MORE: Final = """\
+first steps:
+  assetd init      writes assetd.yml
+  assetd start     builds, and builds again whatever is edited
+  assetd status    says how it goes
+  assetd errors    shows what fails, and where
+  assetd stop      ends it
+
+`assetd COMMAND --help` has the options of a command, and examples.
+
+Exit codes: 0 done; 1 something fails to build; 2 usage or configuration;
+3 no daemon runs; 4 another daemon holds the project; 124 timed out;
+130 interrupted."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top = command.Grammar(
         prog="assetd",
         description="Builds web assets, and keeps them right while people edit.",
-        epilog="Exit codes: 0 done; 1 something fails to build; 2 usage or configuration; "
-        "3 no daemon runs; 4 another daemon holds the project; 124 timed out; 130 interrupted.",
+        epilog=_MORE,
     )
     top.add_argument("--version", action="version", version=f"assetd {__version__}")
     commands = command.Commands(top, parser)

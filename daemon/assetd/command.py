@@ -6,12 +6,13 @@ stays quick.
 """
 
 import argparse
+import difflib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TextIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn, TextIO
 
 from assetd import client, explain
 from assetd.errors import AssetdError, UsageError
@@ -24,6 +25,42 @@ ANSWER_SECONDS: Final = 10.0
 """A daemon that has not answered by then hangs."""
 
 Command = Callable[[argparse.Namespace], int]
+
+
+_ELSEWHERE: Final = {"help": "assetd --help", "version": "assetd --version"}
+"""What people type as a command and is none."""
+
+
+class Grammar(argparse.ArgumentParser):
+    """A parser that says what may have been meant, and leaves lines of examples as they are."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - it has no other name
+            super()._check_value(action, value)
+        elif value not in action.choices:
+            told = f'there is no command "{explain.printable(value)}"'
+            if value in _ELSEWHERE:
+                told += f": `{_ELSEWHERE[value]}` tells"
+            else:
+                told += f"{near(value, action.choices)}: `assetd --help` lists them"
+            self.exit(MISCONFIGURED, f"assetd: {told}\n")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """End with a message about *words* that no argument of this command takes."""
+        word = words[0].partition("=")[0]
+        options = [name for action in self._actions for name in action.option_strings]
+        kind = "option" if word.startswith("-") else "argument"
+        self.error(f'unknown {kind} "{explain.printable(word)}"{near(word, options)}')
+
+
+def near(word: str, names: Iterable[str]) -> str:
+    """Which of *names* somebody may have meant, in parentheses; empty if none comes near."""
+    found = difflib.get_close_matches(word, list(names), n=1)
+    return f' (did you mean "{found[0]}"?)' if found else ""
 
 
 class Commands:
@@ -52,7 +89,13 @@ class Commands:
         self._added = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(
-        self, name: str, command: Command, text: str, *, json: bool = False
+        self,
+        name: str,
+        command: Command,
+        text: str,
+        *,
+        json: bool = False,
+        examples: Sequence[str] = (),
     ) -> argparse.ArgumentParser:
         """A new command; the caller adds its arguments.
 
@@ -61,10 +104,14 @@ class Commands:
             command: Gets the parsed arguments, returns the exit code.
             text: One line of help.
             json: Whether it prints facts, and so has `--json`.
+            examples: Lines that somebody may type, told at the end of its help.
         """
         parents = [self._shared, self._facts] if json else [self._shared]
-        added = self._added.add_parser(name, parents=parents, help=text, description=text)
-        added.set_defaults(command=command, verb=name)
+        epilog = "\n  ".join(("examples:", *examples)) if examples else None
+        added = self._added.add_parser(
+            name, parents=parents, help=text, description=text, epilog=epilog
+        )
+        added.set_defaults(command=command, verb=name, grammar=added)
         return added
 
 
@@ -138,7 +185,9 @@ def folders(arguments: argparse.Namespace) -> tuple[str, str]:
     if b"state_dir" not in text:
         plain = [b".assetd"]
     if len(plain) == 1:
-        return project, os.path.realpath(os.path.join(project, os.fsdecode(plain[0])))
+        state_dir = os.path.realpath(os.path.join(project, os.fsdecode(plain[0])))
+        check_reachable(state_dir)
+        return project, state_dir
     # It is written in a way that takes a YAML parser, which is slow to load.
     from assetd import config
 
@@ -146,7 +195,29 @@ def folders(arguments: argparse.Namespace) -> tuple[str, str]:
         found, _ = config.read(file)
     except AssetdError:
         return project, os.path.join(project, ".assetd")
+    check_reachable(found.state_dir)
     return found.project, found.state_dir
+
+
+def check_reachable(state_dir: str) -> None:
+    """See to it that a state folder that we may not look into does not pass for an empty one.
+
+    Raises:
+        UsageError: It is somebody else's.
+    """
+    if not os.path.isdir(state_dir) or os.access(state_dir, os.R_OK | os.X_OK):
+        return
+    import pwd
+
+    uid = os.stat(state_dir).st_uid
+    try:
+        owner = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        owner = f"#{uid}"
+    raise UsageError(
+        f"{state_dir} is closed to us, so what assetd does here is not known: "
+        f"ask as its owner, `sudo -u {owner} assetd`, or let `assetd doctor` look"
+    )
 
 
 def connect(

@@ -14,6 +14,17 @@ from assetd.errors import DeadlineError, NotRunningError, UsageError
 
 HINT_SECONDS: Final = 0.5
 """Who waits longer than that wants to know what for."""
+EVENTS: Final = (
+    *("state", "ready", "built", "overridden", "failed", "healed", "gone", "batch"),
+    *("output_edited", "outputs_missing", "output_kept", "output_set_aside"),
+    *("output_root_moved", "configuration_taken", "configuration_refused", "not_followed"),
+    *("trouble", "trouble_over", "events_lost", "watcher_died", "folders_unwatched"),
+    *("worker_died", "worker_unresponsive", "worker_recycled", "stray_ended", "printed"),
+    *("on_batch_done", "on_batch_failed", "on_batch_printed", "notify_failed"),
+    *("started", "stopping", "recovered", "record_damaged", "hook_failed", "trace_ended"),
+    *("sandbox", "record_behind", "hangs", "gets_on", "missed"),
+)
+"""All that there are: a misspelt one would be waited for until the end of days."""
 
 
 def add(commands: Commands) -> None:
@@ -21,14 +32,29 @@ def add(commands: Commands) -> None:
     status = commands.add("status", _status, "is it running, is it busy, what is wrong", json=True)
     status.add_argument("--watch", action="store_true", help="keep it on the screen")
     sync = commands.add(
-        "sync", _sync, "wait until every change made before now is built", json=True
+        "sync",
+        _sync,
+        "wait until every change made before now is built",
+        json=True,
+        examples=("assetd sync --timeout 30s", "assetd sync && firefox public/index.html"),
     )
     sync.add_argument(
-        "--timeout", type=command.seconds, default=None, metavar="TIME", help="30s, 500ms"
+        "--timeout",
+        type=command.seconds,
+        default=None,
+        metavar="TIME",
+        help="give up after that, with exit code 124: 30s, 500ms",
     )
     commands.add("errors", _errors, "what fails now, and where", json=True)
-    events = commands.add("events", _events, "what happens, as JSON lines, until interrupted")
-    events.add_argument("names", nargs="*", metavar="EVENT", help="only these, such as `batch`")
+    events = commands.add(
+        "events",
+        _events,
+        "what happens, as JSON lines, until interrupted",
+        examples=("assetd events batch failed healed",),
+    )
+    events.add_argument(
+        "names", nargs="*", metavar="EVENT", help=f"only these, such as {', '.join(EVENTS[:8])}"
+    )
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -74,6 +100,10 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def _events(arguments: argparse.Namespace) -> int:
+    for name in arguments.names:
+        if name not in EVENTS:
+            near = command.near(name, EVENTS) or f": there are {', '.join(EVENTS)}"
+            raise UsageError(f'there is no event "{explain.printable(name)}"{near}')
     with contextlib.closing(command.connect(arguments)) as connection:
         connection.subscribe(*arguments.names)
         while True:
@@ -107,11 +137,13 @@ def _say_if_paused(arguments: argparse.Namespace) -> None:
 def _errors(arguments: argparse.Namespace) -> int:
     """What the daemon knows to fail; without one, what the record does."""
     problems: Sequence[str] = ()
+    building = False
     errors: Sequence[Mapping[str, Any]] | None
     try:
         with contextlib.closing(command.connect(arguments)) as connection:
             status = connection.ask("status", deadline=time.monotonic() + command.ANSWER_SECONDS)
         errors, problems = status["errors"], status["config_errors"]
+        building = status["state"] == "building"
     except (NotRunningError, DeadlineError):
         from assetd import history
 
@@ -126,6 +158,10 @@ def _errors(arguments: argparse.Namespace) -> int:
         command.print_errors(errors or [], sys.stdout)
         if errors is None:
             print("nothing has been built here yet: `assetd build` does it", file=sys.stderr)
-        elif not errors and not problems:
+        elif errors:
+            print("`assetd why PATH` tells what came to that, of a file above", file=sys.stderr)
+        elif building:
+            print("nothing fails so far: `assetd sync` waits for the rest", file=sys.stderr)
+        elif not problems:
             print("nothing fails", file=sys.stderr)
     return command.SOMETHING_FAILS if errors or problems else command.OK

@@ -13,10 +13,27 @@ from assetd.errors import NotRunningError, UsageError
 
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
-    init = commands.add("init", _init, "write a configuration that fits the folder it finds")
-    init.add_argument("folder", nargs="?", default=".", metavar="DIR")
+    init = commands.add(
+        "init",
+        _init,
+        "write a configuration that fits the folder it finds",
+        examples=("assetd init", "assetd init my-site"),
+    )
+    init.add_argument(
+        "folder", nargs="?", default=".", metavar="DIR", help="that folder, made if need be"
+    )
 
-    build = commands.add("build", _build, "bring every output up to date, once", json=True)
+    build = commands.add(
+        "build",
+        _build,
+        "bring every output up to date, once",
+        json=True,
+        examples=(
+            "assetd build",
+            "assetd build assets/css public/js/app.js",
+            "assetd build --dry-run",
+        ),
+    )
     build.add_argument(
         "paths",
         nargs="*",
@@ -30,6 +47,9 @@ def add(commands: Commands) -> None:
         "--take-over",
         action="store_true",
         help="replace files in the output folder that assetd did not make",
+    )
+    build.add_argument(
+        "--trace", metavar="FILE", help="write there what takes how long, for Perfetto"
     )
     build.add_argument(
         "-j", dest="workers", type=command.workers, metavar="N", help="worker processes"
@@ -47,6 +67,8 @@ def _init(arguments: argparse.Namespace) -> int:
     listed = ", ".join(mounts)
     print(f"wrote {explain.printable(path)}", file=sys.stderr)
     print(f"mounts: {explain.printable(listed)}; `assetd build` builds them", file=sys.stderr)
+    more = "`assetd start` keeps them built; keep .assetd and the outputs out of version control"
+    print(more, file=sys.stderr)
     return command.OK
 
 
@@ -58,6 +80,8 @@ def _build(arguments: argparse.Namespace) -> int:
             with contextlib.closing(command.connect(arguments)) as connection:
                 if arguments.workers is not None:
                     command.say("a daemon is running, with workers of its own: -j is not used")
+                if arguments.trace is not None:
+                    command.say("a daemon is running, and it builds: --trace is for `assetd run`")
                 answer = connection.ask(
                     "build", paths=command.places_of(arguments), force=arguments.force
                 )
@@ -65,18 +89,26 @@ def _build(arguments: argparse.Namespace) -> int:
             pass
         else:
             return command.built(answer, arguments)
-    from assetd import once
+    from assetd import once, trace
 
     project = command.load(arguments)
-    answer = once.build(
-        project,
-        paths=command.places_of(arguments),
-        force=arguments.force,
-        no_delete=arguments.no_delete,
-        take_over=arguments.take_over,
-        workers=arguments.workers,
-        progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
-    )
+
+    def ended(cause: str) -> None:
+        command.say(f"the trace ends early: {cause}")
+
+    config = project.config
+    watched = (config.out_dir, *(mount.folder for mount in config.mounts))
+    with trace.opened(arguments.trace, watched, ended) as opened:
+        answer = once.build(
+            project,
+            paths=command.places_of(arguments),
+            force=arguments.force,
+            no_delete=arguments.no_delete,
+            take_over=arguments.take_over,
+            workers=arguments.workers,
+            progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
+            trace=opened,
+        )
     return command.built(answer, arguments)
 
 
@@ -91,7 +123,11 @@ def _dry_run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, "would": rows}))
         return command.OK
     for place, reason in todo:
-        print(f"{explain.printable(place)}: {explain.reason(reason)}")
+        shown = explain.printable(place)
+        told = explain.reason(reason)
+        # The sentence was made to stand alone; here its subject has just been named.
+        told = f"it {told.removeprefix(shown).lstrip()}" if told.startswith(f"{shown} ") else told
+        print(f"{shown}: {told}")
     if not todo:
         print("nothing to do", file=sys.stderr)
     return command.OK

@@ -20,27 +20,72 @@ _FOLDERS: Final = {"DIR"}
 
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
-    why = commands.add("why", _why, "why a source or an output is as it is", json=True)
-    why.add_argument("path", metavar="PATH")
-    tree = commands.add("tree", _tree, "what a source goes through, node by node", json=True)
-    tree.add_argument("path", metavar="PATH")
-    listed = commands.add("list", _list, "the sources and their outputs", json=True)
+    why = commands.add(
+        "why",
+        _why,
+        "why a source or an output is as it is",
+        json=True,
+        examples=("assetd why assets/css/site.scss", "assetd why public/css/site.css"),
+    )
+    why.add_argument(
+        "path", metavar="PATH", help="a source, an output, or a file that sources include"
+    )
+    tree = commands.add(
+        "tree",
+        _tree,
+        "what a source goes through, node by node",
+        json=True,
+        examples=("assetd tree assets/css/site.scss",),
+    )
+    tree.add_argument("path", metavar="PATH", help="a source, or an output of it")
+    listed = commands.add(
+        "list",
+        _list,
+        "the sources and their outputs",
+        json=True,
+        examples=("assetd list --state failed",),
+    )
     listed.add_argument(
         "--state", choices=[str(state) for state in EntryState], help="only those in that state"
     )
-    config = commands.add("config", _config, "the configuration in full", json=True)
+    config = commands.add(
+        "config",
+        _config,
+        "the configuration in full",
+        json=True,
+        examples=("assetd config", "assetd config --schema > assetd.schema.json"),
+    )
     config.add_argument(
         "--schema", action="store_true", help="print the JSON Schema of assetd.yml, for editors"
     )
     processors = commands.add(
-        "processors", _processors, "what turns which files into others", json=True
+        "processors",
+        _processors,
+        "what turns which files into others",
+        json=True,
+        examples=("assetd processors", "assetd processors sass"),
     )
     processors.add_argument("name", nargs="?", metavar="NAME", help="only this one, with options")
-    completion = commands.add("completion", _completion, "completion for a shell, to be sourced")
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion = commands.add(
+        "completion",
+        _completion,
+        "completion for a shell, to be sourced",
+        examples=(
+            "source <(assetd completion bash)",
+            'assetd completion zsh > "${fpath[1]}/_assetd"',
+            "assetd completion fish > ~/.config/fish/completions/assetd.fish",
+        ),
+    )
+    completion.add_argument(
+        "shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish"
+    )
     completion.set_defaults(parser=commands.parser)
-    tools = commands.add("tools", _tools, "the compilers that processors need")
-    tools.add_argument("deed", choices=("install",), help="install what is missing")
+    tools = commands.add(
+        "tools", _tools, "the compilers that processors need", examples=("assetd tools install",)
+    )
+    tools.add_argument(
+        "deed", metavar="install", choices=("install",), help="install what is missing"
+    )
 
 
 def _completion(arguments: argparse.Namespace) -> int:
@@ -67,6 +112,7 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 def _why(arguments: argparse.Namespace) -> int:
     from assetd import history
 
+    command.folders(arguments)  # whoever may not look is told so, and not that there is nothing
     start = os.path.realpath(arguments.directory or ".")
     story = history.why(command.load(arguments), arguments.path, start)
     if arguments.json:
@@ -81,6 +127,7 @@ def _why(arguments: argparse.Namespace) -> int:
 def _tree(arguments: argparse.Namespace) -> int:
     from assetd import inventory, present
 
+    command.folders(arguments)
     start = os.path.realpath(arguments.directory or ".")
     tree = inventory.tree(command.load(arguments), arguments.path, start)
     if arguments.json:
@@ -93,6 +140,7 @@ def _tree(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from assetd import config, inventory, present
 
+    command.folders(arguments)
     found, _ = config.read(command.config_file(arguments))
     state = None if arguments.state is None else EntryState(arguments.state)
     sources = inventory.sources(found, state)

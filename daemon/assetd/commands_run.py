@@ -7,11 +7,12 @@ import shlex
 import subprocess
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Final
 
-from assetd import client, command
+from assetd import client, command, explain
 from assetd.command import Commands
-from assetd.errors import AlreadyRunningError, DeadlineError, NotRunningError
+from assetd.errors import AlreadyRunningError, AssetdError, DeadlineError, NotRunningError
 
 START_SECONDS: Final = 600.0
 
@@ -19,7 +20,12 @@ START_SECONDS: Final = 600.0
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
     run = commands.add("run", _run, "run the daemon in the foreground")
-    start = commands.add("start", _start, "run the daemon in the background")
+    start = commands.add(
+        "start",
+        _start,
+        "run the daemon in the background",
+        examples=("assetd start && assetd sync", "assetd start -j 2"),
+    )
     restart = commands.add("restart", _restart, "end the daemon, if one runs, and start it")
     for each in (run, start, restart):
         each.add_argument(
@@ -31,19 +37,28 @@ def add(commands: Commands) -> None:
         each.add_argument(
             "-j", dest="workers", type=command.workers, metavar="N", help="worker processes"
         )
+    run.add_argument(
+        "--trace", metavar="FILE", help="write there what takes how long, for Perfetto"
+    )
     commands.add("stop", _stop, "end the daemon")
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from assetd import logfile, serve
+    from assetd import lock, logfile, serve, trace
     from assetd.log import Log
 
     project = _load(arguments)
     config = project.config
     path = client.socket_path(config.project, config.state_dir)
-    with serve.lock(config.state_dir, path):
+    with lock.held(config.state_dir, path):
         log = Log(arguments.log_format, logfile.path_in(config.state_dir))
-        serve.serve(project, log, workers=arguments.workers)
+
+        def ended(cause: str) -> None:
+            log("trace_ended", level="warning", cause=cause)
+
+        watched = (config.out_dir, *(mount.folder for mount in config.mounts))
+        with trace.opened(arguments.trace, watched, ended) as opened:
+            serve.serve(project, log, workers=arguments.workers, trace=opened)
     return command.OK
 
 
@@ -66,14 +81,16 @@ def _start(arguments: argparse.Namespace) -> int:
     at = config.project, config.state_dir
     with contextlib.suppress(NotRunningError), contextlib.closing(client.connect(*at)) as door:
         pid = door.ask("status")["pid"]
-        raise AlreadyRunningError(f"another assetd holds this project (pid {pid})")
-    os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
+        raise AlreadyRunningError(
+            f"another assetd holds this project (pid {pid}): "
+            "`assetd restart` starts it anew, `assetd status` asks it"
+        )
     log_path = logfile.path_in(config.state_dir)
     words = [sys.executable, "-P", "-m", "assetd", "run", "--config", config.file]
     words += ["--log-format", arguments.log_format]
     if arguments.workers is not None:
         words += ["-j", str(arguments.workers)]
-    with open(log_path, "ab") as log:
+    with _opened(log_path) as log:
         began = log.tell()
         process = subprocess.Popen(
             words,
@@ -98,13 +115,41 @@ def _start(arguments: argparse.Namespace) -> int:
             status = door.ask("status")
             if status["state"] != "starting":
                 print(f"assetd is running (pid {status['pid']}); log: {log_path}")
+                _say_how_it_goes(status)
                 return command.OK
         time.sleep(0.02)
     raise DeadlineError("assetd has not come up; its log: " + log_path)
 
 
+def _opened(log_path: str) -> BinaryIO:
+    """The log of a daemon in the background, to be added to; its folder is made."""
+    try:
+        os.makedirs(os.path.dirname(log_path), mode=0o700, exist_ok=True)
+        return open(log_path, "ab")
+    except OSError as error:
+        raise AssetdError(
+            f"{error.filename}: cannot be written: {error.strerror}: "
+            "`assetd doctor` says what to do about it"
+        ) from error
+
+
+def _say_how_it_goes(status: Mapping[str, Any]) -> None:
+    """What somebody who has just started it would ask next."""
+    if status["errors"]:
+        wrong = len({(each["mount"], each["source"]) for each in status["errors"]})
+        fail = explain.count(wrong, "source fails", "sources fail")
+        print(f"{fail}: `assetd errors` shows where", file=sys.stderr)
+    elif status["state"] == "building":
+        told = "it is building: `assetd status` says how it goes, `assetd sync` waits for it"
+        print(told, file=sys.stderr)
+
+
 def _stop(arguments: argparse.Namespace) -> int:
-    with contextlib.closing(command.connect(arguments)) as connection:
+    try:
+        opened = command.connect(arguments)
+    except NotRunningError as error:
+        raise NotRunningError("no assetd is running here: there is nothing to stop") from error
+    with contextlib.closing(opened) as connection:
         deadline = time.monotonic() + command.ANSWER_SECONDS
         pid = int(connection.ask("stop", deadline=deadline)["pid"])
         # It ends after it has answered; it has hung up on us by then.

@@ -12,7 +12,11 @@ from assetd.command import Commands
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
     rebuild = commands.add(
-        "rebuild", _rebuild, "build again, also what is up to date, through the daemon", json=True
+        "rebuild",
+        _rebuild,
+        "build again, also what is up to date, through the daemon",
+        json=True,
+        examples=("assetd rebuild", "assetd rebuild assets/css"),
     )
     rebuild.add_argument(
         "paths", nargs="*", metavar="PATH", help="only these sources, folders or outputs"

@@ -20,7 +20,12 @@ LINES: Final = 50
 def add(commands: Commands) -> None:
     """Add the commands of this family."""
     commands.add("metrics", _metrics, "numbers in the text format of Prometheus")
-    logs = commands.add("logs", _logs, "the log of a daemon in the background")
+    logs = commands.add(
+        "logs",
+        _logs,
+        "the log of a daemon in the background",
+        examples=("assetd logs -n 20", "assetd logs -f"),
+    )
     logs.add_argument("-f", "--follow", action="store_true", help="go on, as it is written")
     logs.add_argument(
         "-n",

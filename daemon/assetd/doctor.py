@@ -232,7 +232,8 @@ def _configuration(
     file: str, problems: Sequence[Problem], warnings: Sequence[Problem]
 ) -> Iterator[Finding]:
     for problem in problems:
-        yield Finding("config", Level.PROBLEM, str(problem), "mend this line, and ask again")
+        what = "this line" if problem.line is not None else "the configuration"
+        yield Finding("config", Level.PROBLEM, str(problem), f"mend {what}, and ask again")
     for warning in warnings:
         yield Finding("config", Level.WARNING, str(warning))
     if not problems and not warnings:

@@ -81,7 +81,10 @@ def duration(seconds: float) -> str:
 def ago(when: float) -> str:
     """How long ago a moment was, from seconds since the epoch."""
     passed = time.time() - when
-    return "just now" if passed < 2 else f"{duration(passed)} ago"
+    if passed < 2:
+        return "just now"
+    # Moments are kept to the second: tenths of it would be made up.
+    return f"{passed:.0f} s ago" if passed < 119.5 else f"{duration(passed)} ago"
 
 
 def batch(batch: Batch) -> str:

@@ -140,7 +140,7 @@ def _work(status: Facts) -> list[tuple[str, str]]:
 def _advice(status: Facts, paint: _Paint) -> list[str]:
     """What somebody should know or do something about."""
     lines = [
-        f"{paint('red', 'assetd.yml:')} {printable(problem)}"
+        f"{paint('red', 'refused:')} {printable(problem)}"
         for problem in status.get("config_errors", ())
     ]
     if lines:
@@ -240,7 +240,7 @@ def _broken(group: Sequence[Facts]) -> list[str]:
     processor = group[0]["processor"]
     by = "" if processor is None else f" ({printable(processor)})"
     places = [_place(fault) for fault in group]
-    if places == [group[0]["file"]]:
+    if places == [group[0]["file"]] or (group[0]["file"] is None and len(places) == 1):
         return [printable(processor)] if processor is not None else []
     return [f"breaks {', '.join(_several(places))}{by}"]
 
@@ -421,7 +421,8 @@ def _branches(branches: Sequence[_Branch], indent: str = "") -> list[str]:
 def row(source: Facts, *, color: bool) -> str:
     """One line of `assetd list`: `ok  assets/css/site.scss → css/site.css`."""
     paint = _Paint(color=color)
-    state = paint("green" if source["state"] == "ok" else "red", f"{source['state']:<10}")
+    style = {"ok": "green", "overridden": "dim"}.get(source["state"], "red")
+    state = paint(style, f"{source['state']:<10}")
     line = f"{state}  {printable(source['source'])}"
     outputs = ", ".join(_several(source["outputs"], 3))
     return f"{line} → {outputs}" if outputs else line
@@ -449,14 +450,17 @@ def live(status: Facts, width: int, height: int, *, color: bool) -> list[str]:
     else:
         head = _headline(status, paint)
     lines = [head, *_rows([*_holdings(status), *_pace(status)], paint)]
-    lines += ["", paint("dim", "  workers"), *_workers(status, paint)]
     lines += _advice(status, paint)
     if status["errors"]:
         lines += ["", *_short_errors(status["errors"], paint)]
+    headings = [paint("dim", "  workers"), paint("dim", "  batches")]
+    lines += ["", headings[0], *_workers(status, paint)]
     if status["recent"]:
-        lines += ["", paint("dim", "  batches"), *_recent(status["recent"], paint)]
+        lines += ["", headings[1], *_recent(status["recent"], paint)]
     foot = paint("dim", "q quits")
     shown = lines[: max(1, height - 2)]
+    while shown[-1] in {"", *headings}:  # of nothing that fits below it
+        shown.pop()
     shown += [""] * (height - 1 - len(shown)) + [foot]
     return [_clipped(line, width) for line in shown[:height]]
 
