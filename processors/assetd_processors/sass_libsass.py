@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -41,6 +42,8 @@ class _Reached:
     """The text of each file by its absolute path, the input first."""
     probed: dict[str, None] = field(default_factory=dict)
     """Every path that LibSass asks for, there or not."""
+    odd: list[str] = field(default_factory=list)
+    """Of those, what is neither a file nor a folder."""
     names: set[str] = field(default_factory=set)
     """What is imported, as it is spelt."""
 
@@ -86,6 +89,8 @@ def make(step: Step, given_paths: Sequence[str], check: Check | None = None) -> 
     reached = _reach(entry, os.path.dirname(origin), load_paths)
     for path in reached.probed:
         step.depends(path)
+    if reached.odd:
+        raise step.fail(f"{reached.odd[0]} is no regular file: it cannot be imported")
 
     # Deep enough for every `../` to stay among empty folders.
     depth = 1 + min(64, max((name.count("../") for name in reached.names), default=0))
@@ -151,7 +156,7 @@ def _reach(entry: str, folder: str, load_paths: Sequence[str]) -> _Reached:
             for place in (folder, *load_paths):
                 found = asked.get((place, name))
                 if found is None:
-                    found = asked[place, name] = _probe(place, name, reached.probed)
+                    found = asked[place, name] = _probe(place, name, reached)
                 for each in found:
                     if each not in reached.files and (content := _read(each)) is not None:
                         reached.files[each] = content
@@ -161,13 +166,23 @@ def _reach(entry: str, folder: str, load_paths: Sequence[str]) -> _Reached:
     return reached
 
 
-def _probe(folder: str, name: str, probed: dict[str, None]) -> list[str]:
+def _probe(folder: str, name: str, reached: _Reached) -> list[str]:
     """The files that *name* may mean in *folder*: more than one and LibSass refuses."""
     for candidates in (sass_imports.direct(folder, name), sass_imports.index(folder, name)):
-        probed.update(dict.fromkeys(candidates))
+        reached.probed.update(dict.fromkeys(candidates))
+        reached.odd.extend(path for path in candidates if _is_odd(path))
         if found := [path for path in candidates if os.path.isfile(path)]:
             return found
     return []
+
+
+def _is_odd(path: str) -> bool:
+    """Whether LibSass would wait at *path* for somebody who writes: a FIFO, say."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _read(path: str) -> str | None:
