@@ -1,5 +1,6 @@
 """The record: what went in comes out, a commit costs what changed, damage costs nothing else."""
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from assetd.errors import RecordError
+from assetd.ledger import Known, Ledger
 from assetd.model import (
     Cause,
     Change,
@@ -33,7 +35,8 @@ from assetd.model import (
     Stamp,
 )
 from assetd.record import CorruptRecordError, Reader, Record
-from assetd.testing import Site
+from assetd.stamp import digest_bytes
+from assetd.testing import Site, wait_for
 
 DIGEST = "ab" * 32
 STAMP = Stamp(1_700_000_000_123_456_789, 17, 4711, 1_700_000_001_987_654_321)
@@ -366,7 +369,7 @@ def test_a_record_of_a_newer_assetd_is_refused_and_left_alone(tmp_path: Path) ->
         done = site.run(command)
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
-        assert "was made by a newer assetd (schema 99, ours is 1): use that one" in done.stderr
+        assert "was made by a newer assetd (schema 99, ours is 2): use that one" in done.stderr
     assert path.read_bytes() == before
 
 
@@ -531,10 +534,27 @@ def test_random_damage_never_gives_a_wrong_output(tmp_path: Path) -> None:
     outputs = site.outputs()
     for _ in range(rounds):
         content = bytearray(path.read_bytes())
-        for _ in range(dice.randrange(1, 20)):
-            at = dice.randrange(len(content))
-            content[at : at + 4] = dice.randbytes(4)
+        match dice.randrange(8):
+            case 0:
+                del content[dice.randrange(len(content)) :]
+            case 1:  # one page for another
+                here, there = (dice.randrange(len(content) // 4096) * 4096 for _ in range(2))
+                content[here : here + 4096] = content[there : there + 4096]
+            case 2:
+                at = dice.randrange(len(content) // 512) * 512
+                content[at : at + 512] = bytes(512)
+            case 3:  # one bit
+                content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+            case _:
+                for _ in range(dice.randrange(1, 20)):
+                    at = dice.randrange(len(content))
+                    content[at : at + 4] = dice.randbytes(4)
         path.write_bytes(content)
+        if dice.random() < 0.5:  # as after a kill
+            (site.root / ".assetd/record.sealed").unlink(missing_ok=True)
+        text = f"logo {dice.random()}"
+        site.write("assets/img/logo.txt", text)
+        outputs["img/logo.txt"] = text.encode()
         answer = site.build()
         assert answer["errors"] == []
         assert site.outputs() == outputs
@@ -558,6 +578,236 @@ def test_damage_that_is_found_while_the_daemon_runs_does_not_end_it(tmp_path: Pa
         assert daemon.sync() == []
         assert "record_damaged" in daemon.log
         assert site.outputs() == site.clean_build()
+
+
+# -- what SQLite does not notice --------------------------------------------------------------
+
+
+def flip(path: Path, old: bytes, new: bytes) -> None:
+    """Change bytes in the middle of a row; SQLite has nothing to say against it."""
+    content = path.read_bytes()
+    assert len(old) == len(new)
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"sass"', b'"ssas"'),
+        (b"site.css", b"sitf.css"),
+        (bytes.fromhex(digest_bytes(b"logo")), bytes.fromhex(digest_bytes(b"lego"))),
+        (b"_vars.scss", b"_vbrs.scss"),
+    ],
+    ids=["a processor", "an output", "a digest", "a dependency"],
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_byte_that_changed_within_a_row_is_noticed(
+    tmp_path: Path, old: bytes, new: bytes, killed: bool
+) -> None:
+    """`PRAGMA quick_check` and `integrity_check` take it for what was written."""
+    site = small_site(tmp_path / "site")
+    site.build()
+    before = identities(site)
+    path = site.root / ".assetd/record.sqlite"
+    if killed:
+        (site.root / ".assetd/record.sealed").unlink()
+    flip(path, old, new)
+    answer = site.build()
+    assert answer["errors"] == []
+    assert any("record damaged" in message for message in answer["messages"])
+    assert identities(site) == before
+    site.write("assets/css/_vars.scss", "$c: blue;")
+    assert site.build()["batch"]["built"] == 1
+    assert site.outputs() == site.clean_build()
+
+
+@pytest.mark.parametrize("table", ["dependents", "outputs", "sources"])
+def test_a_row_that_is_missing_is_noticed(record: Record, table: str) -> None:
+    """A dependency that nobody knows of would leave an output as it is for ever."""
+    one, two = entry("a.css", on_file("x"), on_file("y")), entry("b.css", on_file("x"))
+    commit(record, one, two, publish=(published(one.source), published(two.source)))
+    record.check()
+    with contextlib.closing(sqlite3.connect(record.path)) as db, db:
+        column = {"dependents": "place", "outputs": "path", "sources": "name"}[table]
+        db.execute(f"DELETE FROM {table} WHERE {column} IN (?, ?)", (b"a.css", b"y"))
+    with pytest.raises(CorruptRecordError, match="rows are missing"):
+        record.check()
+
+
+def test_whatever_is_done_to_a_record_its_checksums_are_right(record: Record) -> None:
+    """Stamps that move, outputs that are disowned, adopted, blocked; sources that go."""
+    dice = random.Random(5)
+    names = [f"{n}.css" for n in range(6)]
+    for _ in range(200):
+        name = dice.choice(names)
+        source = Source("assets", name)
+        known = record.output(name)
+        match dice.randrange(7):
+            case 0:
+                record.disown([name])
+            case 1:
+                record.restamp_output(name, replace(STAMP, size=dice.randrange(99)))
+            case 2:
+                record.refresh((FileFact("x", STAMP, DIGEST),), ((source, STAMP),))
+            case 3:
+                record.adopt([Output(name, source, DIGEST, None)])
+            case 4:
+                commit(record, drop=(source,), files=(FileFact("x", None, None),))
+            case 5:
+                record.add_timings([("sass", 1, dice.random(), dice.random())])
+            case _:
+                old = None if known is None else known.digest
+                one = entry(name, *(on_file(dice.choice("xyz")) for _ in range(2)))
+                commit(record, one, publish=(published(source, DIGEST, old),))
+        record.finish_batch(record.open_batch("test"))
+        record.check()
+    assert record.count_outputs() == record.in_place
+
+
+def test_an_orderly_end_saves_the_look_at_every_row(tmp_path: Path) -> None:
+    """Only the file that it left, byte for byte, is believed; a kill leaves no such word."""
+    path = tmp_path / "record.sqlite"
+    first = Record(str(path))
+    commit(first, entry("a.css"))
+    assert not (tmp_path / "record.sealed").exists()
+    first.close()
+    assert (tmp_path / "record.sealed").read_text() == digest_bytes(path.read_bytes())
+    second = Record(str(path))
+    assert second._whole
+    second.set_meta(clean="0")
+    assert not (tmp_path / "record.sealed").exists()
+    second.close()
+    with open(path, "ab") as file:
+        file.write(b"\0")
+    assert not Record(str(path))._whole
+
+
+def test_a_record_that_is_deleted_while_the_daemon_runs_is_made_anew(tmp_path: Path) -> None:
+    """SQLite would go on writing to a file that has no name, and all would be lost at the end."""
+    site = small_site(tmp_path / "site")
+    with site.daemon() as daemon:
+        daemon.sync()
+        before = identities(site)
+        for name in ("record.sqlite", "record.sqlite-wal", "record.sqlite-shm"):
+            (site.root / ".assetd" / name).unlink(missing_ok=True)
+        site.write("assets/css/_vars.scss", "$c: blue;")
+        wait_for(lambda: "blue" in (site.output("css/site.css") or ""), "the edit")
+        daemon.wait_until_ready()
+        assert daemon.sync() == []
+        assert "somebody has deleted it" in daemon.log
+        del before["css/site.css"]
+        assert before.items() <= identities(site).items()
+        assert site.outputs() == site.clean_build()
+    assert site.build()["batch"]["changed"] == 0
+
+
+def test_a_record_that_is_replaced_by_an_older_copy_while_the_daemon_runs_is_noticed(
+    tmp_path: Path,
+) -> None:
+    """What was published since is ours all the same."""
+    site = small_site(tmp_path / "site")
+    site.build()
+    path = site.root / ".assetd/record.sqlite"
+    older = tmp_path / "older"
+    older.write_bytes(path.read_bytes())
+    with site.daemon() as daemon:
+        site.write("assets/img/new.txt", "new")
+        site.write("assets/img/logo.txt", "other logo")
+        assert daemon.sync() == []
+        older.rename(path)
+        site.write("assets/img/logo.txt", "a third logo")
+        site.remove("assets/img/new.txt")
+        wait_for(lambda: site.output("img/logo.txt") == "a third logo", "the edit")
+        daemon.wait_until_ready()
+        assert daemon.sync() == []
+        assert "another file there" in daemon.log
+        assert site.outputs() == site.clean_build()
+
+
+# -- the ledger -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", ["gone", "older", "of another schema"])
+def test_outputs_are_ours_although_the_record_is_lost_and_their_sources_were_edited(
+    tmp_path: Path, lost: str
+) -> None:
+    """They were taken for somebody else's until `build --take-over`."""
+    site = small_site(tmp_path / "site")
+    site.build()
+    path = site.root / ".assetd/record.sqlite"
+    older = path.read_bytes()
+    site.write("assets/css/_vars.scss", "$c: green;")
+    site.write("assets/img/new.txt", "new")
+    site.build()
+    match lost:
+        case "gone":
+            path.unlink()
+        case "older":
+            path.write_bytes(older)
+        case _:
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute("PRAGMA user_version = 1")
+                db.execute("DROP TABLE outputs")
+    site.write("assets/css/_vars.scss", "$c: blue;")
+    site.remove("assets/img/new.txt")
+    (site.root / "public/js/app.js").write_text("edited by hand")
+    site.write("assets/js/a.js", "other a")
+    answer = site.build()
+    [error] = answer["errors"]
+    assert (error["source"], error["state"]) == ("js/app.js.concat", "blocked")
+    assert site.outputs() == site.clean_build() | {"js/app.js": b"edited by hand"}
+
+
+def test_a_ledger_says_the_last_word_of_each_output_and_the_one_before(tmp_path: Path) -> None:
+    """The disk decides between the two: a commit may have been cut short."""
+    ledger = Ledger(str(tmp_path / "ledger"))
+    sources = [Source("assets", name) for name in NAMES]
+    ledger.note(1, [(source.path, "1" * 64, source) for source in sources])
+    ledger.note(2, [(sources[-1].path, "2" * 64, sources[-1]), (NAMES[0], None, sources[0])])
+    again = Ledger(ledger.path)
+    assert again.last == 2
+    known = again.read(0)
+    assert sorted(known) == sorted(NAMES)
+    assert known[NAMES[-1]] == Known(NAMES[-1], sources[-1], 2, ("1" * 64, "2" * 64))
+    assert known[NAMES[0]].digests == ("1" * 64, None)
+    assert sorted(again.read(1)) == sorted([NAMES[0], NAMES[-1]])
+    again.rewrite(7, [Output("a", sources[0], "3" * 64, None)])
+    assert Ledger(ledger.path).last == 7
+    assert Ledger(ledger.path).read(0) == {"a": Known("a", sources[0], 7, ("3" * 64,))}
+
+
+def test_a_ledger_that_is_cut_short_anywhere_is_good_for_what_is_whole(tmp_path: Path) -> None:
+    """And what is written after that is whole again."""
+    path = tmp_path / "ledger"
+    whole = Ledger(str(path))
+    for n in range(1, 4):
+        whole.note(n, [(f"{n}.css", DIGEST, Source("assets", f"{n}.css"))])
+    whole.close()
+    content = path.read_bytes()
+    ends = [n + 1 for n, byte in enumerate(content) if byte == 10]
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        # A line is whole without its end of line, too.
+        count = sum(end - 1 <= length for end in ends)
+        cut = Ledger(str(path))
+        assert cut.last == count
+        cut.note(9, [("new", DIGEST, Source("assets", "new"))])
+        cut.close()
+        assert len(Ledger(str(path)).read(0)) == count + 1
+
+
+def test_a_ledger_does_not_grow_without_end(tmp_path: Path) -> None:
+    """It is written anew when it is many times what is in place."""
+    record = Record(str(tmp_path / "record.sqlite"), durability="off")
+    one = entry("a.css")
+    record.ledger._size = 3 << 20
+    commit(record, one, publish=(published(one.source),))
+    assert os.path.getsize(record.ledger.path) < 1_000
+    assert record.ledger.read(0)["a.css"].digests == (DIGEST,)
+    record.close()
 
 
 def test_only_the_last_few_damaged_records_are_kept(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import contextlib
 import os
 import shutil
 import time
-from pathlib import Path
 from typing import Final
 
 from assetd import place as places
 from assetd import publish
 from assetd import stamp as stamps
 from assetd.config import Config
+from assetd.ledger import Known, boot_id
 from assetd.model import Batch, Cause, Change, Deletion, Output, Reason, Tell
 from assetd.reconcile import turned_out
 from assetd.record import CorruptRecordError, Record, salvage, set_aside
@@ -67,7 +67,11 @@ def ended_cleanly(record: Record) -> bool:
     True after a kill, too: what a process has written survives it.  False if the machine
     went down while we ran.
     """
-    return record.meta("clean") != "0" or record.meta("boot") in {_boot_id(), None}
+    if record.meta("torn") == "1":
+        return False
+    if record.ledger.last > record.commits and record.ledger.boot != boot_id():
+        return False  # not even that we ran has reached it
+    return record.meta("clean") != "0" or record.meta("boot") in {boot_id(), None}
 
 
 def redo(config: Config, record: Record, tell: Tell) -> None:
@@ -77,11 +81,54 @@ def redo(config: Config, record: Record, tell: Tell) -> None:
     for number, change in record.intents():
         batch = record.batch(change.batch) or Batch(change.batch, "start", time.time())
         root = old_root or config.out_dir
-        done = publish.apply(root, change, record.output, record.made_folder)
+        done = publish.apply(
+            root, change, record.output, record.made_folder, torn=not ended_cleanly(record)
+        )
         record.commit(number, turned_out(change, done, record.entry), done, batch)
         tell("recovered", batch=change.batch, outputs=len(done.placed))
+    catch_up(old_root or config.out_dir, record, tell)
     if old_root is not None and old_root != config.out_dir:
         move_out(old_root, record, tell)
+
+
+def catch_up(out_dir: str, record: Record, tell: Tell) -> None:
+    """Learn from the ledger whose outputs are that the record does not know, or not so.
+
+    It knows of commits that the record has lost: with itself, by a power cut, or because
+    somebody put an older copy in its place.
+    """
+    ledger = record.ledger
+    if ledger.last > record.commits:
+        last = ledger.last
+        found = [
+            output
+            for known in ledger.read(record.commits).values()
+            if (output := _found(out_dir, known, record.output(known.path))) is not None
+        ]
+        record.adopt(found, last)
+        if found:
+            tell("record_behind", level="warning", outputs=len(found), first=found[0].path)
+        record.write_ledger()
+    elif ledger.last < record.commits:
+        record.write_ledger()  # it has lost something itself
+
+
+def _found(out_dir: str, known: Known, recorded: Output | None) -> Output | None:
+    """What the record should say of an output; None if it is right."""
+    seen = publish.identify(out_dir, known.path)
+    if seen is None:
+        return None  # nothing is there that could be taken for somebody else's
+    candidates = [digest for digest in known.digests if digest is not None]
+    if recorded is not None:
+        candidates.append(recorded.digest)
+    # What is neither is half written, or edited: which of the two, the stamps and the digest
+    # of the last one tell, as for any output.
+    last = known.digests[-1]
+    digest = seen[1] if seen[1] in candidates else last
+    if digest is None or (recorded is not None and recorded.digest == digest == last):
+        return None
+    output = Output(known.path, known.source, digest, None)
+    return output if _is_sane(output) else None
 
 
 def move_out(old_root: str, record: Record, tell: Tell) -> None:
@@ -96,8 +143,9 @@ def move_out(old_root: str, record: Record, tell: Tell) -> None:
 
 
 def begin(config: Config, record: Record) -> None:
-    """Note that we run."""
-    record.set_meta(clean="0", boot=_boot_id())
+    """Note that we run; that what is in place is torn is forgotten when all is built once."""
+    torn = "0" if ended_cleanly(record) else "1"
+    record.set_meta(clean="0", boot=boot_id(), torn=torn)
     note_root(config, record)
 
 
@@ -139,7 +187,7 @@ def check_outputs(config: Config, record: Record, tell: Tell, *, verify: bool) -
         elif verify:
             # The disk may hold half of what we wrote, which nobody can tell from an edit:
             # the bytes are kept elsewhere and the output is made anew.
-            _keep_copy(config, output.path, tell)
+            _keep_copy(config, output.path, seen[0].size, tell)
             lost.append(output)
         else:
             tell("output_edited", level="warning", output=output.path)
@@ -150,15 +198,14 @@ def check_outputs(config: Config, record: Record, tell: Tell, *, verify: bool) -
         tell("outputs_missing", count=len(lost), first=lost[0].path)
 
 
-def _keep_copy(config: Config, output: str, tell: Tell) -> None:
+def _keep_copy(config: Config, output: str, size: int, tell: Tell) -> None:
+    """Move what a power cut left of an output out of its place; nothing is nobody's work."""
+    there = os.path.join(config.out_dir, output)
     kept = os.path.join(config.state_dir, "kept", output)
-    os.makedirs(os.path.dirname(kept), exist_ok=True)
     with contextlib.suppress(OSError):
-        shutil.move(os.path.join(config.out_dir, output), kept)
+        if size == 0:
+            os.unlink(there)
+            return
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        shutil.move(there, kept)
         tell("output_set_aside", level="warning", output=output, kept_as=kept)
-
-
-def _boot_id() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""

@@ -16,7 +16,7 @@ from assetd import place as places
 from assetd.config import Config
 from assetd.model import Cause, Change, Deletion, Digest, Output, Reason, Stamp
 from assetd.publish import Seen, There
-from assetd.record import CorruptRecordError, Reader, salvage
+from assetd.record import LEDGER_NAME, SEALED_NAME, CorruptRecordError, Reader, salvage
 from assetd.tree import is_safe_name
 
 SCHEMA: Final = 1
@@ -197,12 +197,14 @@ def _of_state(state_dir: str, names: Sequence[str]) -> tuple[list[str], list[str
     order = (
         ("staging", "cookies", "store"),
         ("control.sock", publish.MADE_NAME, KEPT_NAME),
+        (f"{SEALED_NAME}.new", SEALED_NAME, f"{LEDGER_NAME}.new", LEDGER_NAME),
         (f"{RECORD_NAME}-wal", f"{RECORD_NAME}-shm", RECORD_NAME, LOCK_NAME),
     )
     last = [name for group in order for name in group]
     logs = [name for name in names if name == "log" or name.startswith("log.")]
     damaged = [name for name in names if name.startswith(f"{RECORD_NAME}.damaged-")]
-    ours = [name for name in (*order[0], *logs, *damaged, *order[1], *order[2]) if name in names]
+    after = (*order[0], *logs, *damaged, *(name for group in order[1:] for name in group))
+    ours = [name for name in after if name in names]
     left = sorted(set(names) - {*last, *logs, *damaged})
     if KEPT_NAME in names and _holds_files(os.path.join(state_dir, KEPT_NAME)):
         ours.remove(KEPT_NAME)
