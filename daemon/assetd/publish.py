@@ -18,7 +18,7 @@ from typing import Final
 
 from assetd import stamp as stamps
 from assetd.errors import PublishError
-from assetd.model import Change, Diagnostic, Digest, Done, Output, Publication, Stamp
+from assetd.model import Change, Diagnostic, Digest, Done, Output, Publication, Source, Stamp
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -229,6 +229,13 @@ def identify(out_dir: str, path: str) -> tuple[Stamp, Digest] | None:
         return None
 
 
+def is_free(out_dir: str, path: str) -> bool:
+    """Whether nothing is at the place of the output *path*, nor in the way to it."""
+    output = Output(path, Source("", ""), "", None)
+    _, seen = next(see(out_dir, [output], lambda _output, _stamp: False))
+    return seen.there is There.NOTHING
+
+
 def apply(
     out_dir: str,
     change: Change,
@@ -237,6 +244,7 @@ def apply(
     *,
     sync_folders: bool = False,
     take_over: bool = False,
+    torn: bool = False,
 ) -> Done:
     """Put in place and take away what *change* says; may be done again after it was cut short.
 
@@ -247,6 +255,8 @@ def apply(
         made_folder: Whether the record says that we made a folder.
         sync_folders: Bring the renames to the disk before returning.
         take_over: Replace what is not ours too: somebody asked for it.
+        torn: The machine went down: a file that holds the beginning of what is to come, and no
+            more, is ours.  Its name reached the disk, its content and the record did not.
     """
     placed: dict[str, Stamp] = {}
     blocked: dict[str, Diagnostic] = {}
@@ -271,7 +281,7 @@ def apply(
         waiting: list[Publication] = []
         for publication in change.publish:
             try:
-                _place(root, publication, in_place, placed, take_over=take_over)
+                _place(root, publication, in_place, placed, take_over=take_over, torn=torn)
             except _ObstacleError:
                 waiting.append(publication)
             except (PublishError, OSError) as error:
@@ -293,7 +303,7 @@ def apply(
             root.prune(folder, made_folder)
         for publication in waiting:
             try:
-                _place(root, publication, in_place, placed, take_over=take_over)
+                _place(root, publication, in_place, placed, take_over=take_over, torn=torn)
             except _ObstacleError as error:
                 # Of ours, or stuck: another slice, or another try, may take it away.
                 passing = made_folder(error.path) or in_place(error.path) is not None
@@ -301,7 +311,14 @@ def apply(
             except (PublishError, OSError) as error:
                 blocked[publication.output] = _diagnostic(error)
         if sync_folders:
-            root.sync()
+            try:
+                root.sync()
+            except OSError as error:
+                # They are there, and may not be after a power cut: the next try finds them
+                # right, and syncs again.
+                why = Diagnostic(f"cannot be brought to the disk: {_text(error)}", transient=True)
+                blocked |= dict.fromkeys(placed, why)
+                placed.clear()
         return Done(
             placed,
             blocked,
@@ -320,6 +337,7 @@ def _place(
     placed: dict[str, Stamp],
     *,
     take_over: bool,
+    torn: bool,
 ) -> None:
     folder_path, name = _split(publication.output)
     folder = root.folder(folder_path, make=True)
@@ -344,6 +362,8 @@ def _place(
                 placed[publication.output] = found[0]
                 return
             ours = found is not None and known is not None and found[1] == known.digest
+        if torn and not ours and known is None and ready and staged is not None:
+            ours = root.begins(folder, name, staged)
         if not ours and not take_over:
             what = "it was edited since" if known is not None else "a file that is not ours"
             raise PublishError(
@@ -353,7 +373,12 @@ def _place(
     if not ready or staged is None:
         raise _LostError(f"{publication.output} was lost on its way: it is made again")
     os.rename(staged, name, dst_dir_fd=folder)
-    placed[publication.output] = stamps.of_stat(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    landed = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISREG(landed.st_mode):
+        # Asked only now, when nobody can exchange it any more: staging is a worker's.
+        os.unlink(name, dir_fd=folder)
+        raise _LostError(f"{publication.output} was no file when it came: it is made again")
+    placed[publication.output] = stamps.of_stat(landed)
 
 
 def _delete(root: "_Root", output: str, digest: Digest, known: Output | None) -> bool:
@@ -463,6 +488,18 @@ class _Root:
         finally:
             os.close(fd)
         return stamp, digest
+
+    def begins(self, folder: int, name: str, staged: str) -> bool:
+        """Whether the regular file at *name* holds the beginning of *staged*, and no more."""
+        try:
+            fd = os.open(name, _FILE, dir_fd=folder)
+            with open(fd, "rb") as there, open(staged, "rb") as whole:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    return False
+                pieces = iter(lambda: there.read(1 << 20), b"")
+                return all(whole.read(len(piece)) == piece for piece in pieces)
+        except OSError:
+            return False
 
     def prune(self, path: str, made: Callable[[str], bool]) -> None:
         """Remove the folder *path* and those above it, as far as they are empty and ours."""

@@ -10,10 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from assetd import stamp as stamps
 from assetd.model import Dependency, Diagnostic, Digest, Kind, Made, Row
 
 RESULTS_PER_KEY: Final = 8
@@ -55,7 +57,7 @@ class Store:
         path = self._path("results", key)
         try:
             with open(path, "rb") as file:
-                rows = json.load(file)
+                rows = _opened(key, file.read())
             results = tuple(
                 Result(
                     tuple(Dependency(Kind(k), p, g, d) for k, p, g, d in deps),
@@ -80,7 +82,7 @@ class Store:
         kept = [r for r in self.find(key) if r.dependencies != result.dependencies]
         rows = [r.row() for r in (result, *kept)][:RESULTS_PER_KEY]
         with contextlib.suppress(OSError):  # no space: it costs time, some day
-            self._write(self._path("results", key), json.dumps(rows).encode())
+            self._write(self._path("results", key), _sealed(key, json.dumps(rows).encode()))
 
     def put(self, digest: Digest, path: str) -> None:
         """Keep the content of the file at *path*, which has *digest*.
@@ -88,13 +90,15 @@ class Store:
         A copy and not a link: outputs are edited by hand now and then, in place.
         """
         target = self._path("objects", digest)
-        try:
-            os.utime(target)
-        except OSError:
+        with contextlib.suppress(OSError):
+            # One that a power cut has emptied would be good for nothing, for ever.
+            if stamps.digest_file(target)[0] == digest:
+                os.utime(target)
+                return
+        with contextlib.suppress(OSError):  # no space: it costs time, some day
             with open(path, "rb") as file:
                 content = file.read()
-            with contextlib.suppress(OSError):  # no space: it costs time, some day
-                self._write(target, content)
+            self._write(target, content)
 
     def fetch(self, digest: Digest, path: str) -> bool:
         """Copy the content with *digest* to *path*; False if we do not have it (any more)."""
@@ -158,6 +162,19 @@ class Store:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+def _sealed(key: Digest, text: bytes) -> bytes:
+    """A result with a checksum: half a word of it may be JSON, too, and mean another thing."""
+    return b"%08x%s" % (zlib.crc32(key.encode() + text), text)
+
+
+def _opened(key: Digest, content: bytes) -> Any:
+    """The rows of a result; raises ValueError if they are not what was written."""
+    text = content[8:]
+    if content[:8] != b"%08x" % zlib.crc32(key.encode() + text):
+        raise ValueError("a result is not as it was written")
+    return json.loads(text)
 
 
 def _entries(folder: str) -> Sequence[os.DirEntry[str]]:
