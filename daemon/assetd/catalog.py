@@ -13,7 +13,7 @@ from assetd.explain import printable
 from assetd.processor import Option
 from assetd.registry import Opened, Project
 
-_PATHS: Final = {"out_dir", "state_dir", "plugins"}
+_PATHS: Final = {"out_dir", "state_dir", "plugins", "sandbox_read", "sandbox_write"}
 """Keys whose values are paths, which a configuration has in full once it is read."""
 TOOLS_GROUP: Final = "assetd.tools"
 """Entry points of functions that install tools: they tell a `TextIO` what they do."""

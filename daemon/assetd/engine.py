@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Final
 
 from assetd import config as configs
+from assetd import confinement, publish, recovery, registry
 from assetd import place as places
 from assetd import plan as plans
-from assetd import publish, recovery, registry
 from assetd import stamp as stamps
+from assetd.confinement import Bounds
 from assetd.errors import ConfigError, PublishError, RecordError
 from assetd.lookout import Cookie, Lookout
 from assetd.model import (
@@ -65,6 +66,8 @@ from assetd.scan import Findings, has_changed, scan
 from assetd.standing import Standing
 from assetd.store import Store
 from assetd.survey import Layout, Survey
+from assetd.trace import OFF, Trace
+from assetd.watch import NOWHERE
 
 SLICE: Final = 100
 """Suspects that are planned, and so committed, together."""
@@ -74,6 +77,8 @@ TURN_SECONDS: Final = 0.01
 """What one station may take of a turn; clients wait for no longer than a few of these."""
 TROUBLE_SECONDS: Final = 1.0
 """Between two tries while the disk takes nothing."""
+CRASH_LIMIT: Final = 3
+"""So many failures in which workers were killed over one input are no accident."""
 RETRY_SECONDS: Final = (1.0, 30.0)
 """First and longest wait before a failure that may pass by itself is tried again."""
 
@@ -201,6 +206,7 @@ class Engine:
         dry: bool = False,
         only: Sequence[str] = (),
         open_pool: Callable[..., Jobs] = Pool,
+        trace: Trace = OFF,
     ) -> None:
         """Open the record and start the workers; nothing is built before `turn` is called.
 
@@ -215,6 +221,7 @@ class Engine:
             only: Look at nothing but these paths of an order, and what depends on them;
                 for one build.
             open_pool: Makes the pool; the kit has one that runs in this process.
+            trace: Is told what we do, and for how long.
         """
         self.selector = selectors.DefaultSelector()
         self.started = time.monotonic()
@@ -229,6 +236,8 @@ class Engine:
         self.rescans = 0
         self.stopping = False
         self.paused = False
+        self.sandbox = ""
+        """What confines the workers, in words."""
         self.trouble: str | None = None
         """Why nothing can be recorded at the moment: the disk is full, say."""
         self.hearers: list[Hear] = []
@@ -240,6 +249,7 @@ class Engine:
         self._dry = dry
         self._only = tuple(only)
         self._pool_maker = open_pool
+        self._trace = trace
         self._job = 0
         self._suspects: dict[Source, _Suspicion] = {}
         self._deferred: dict[Source, _Suspicion] = {}
@@ -253,8 +263,12 @@ class Engine:
         self._waiters: list[_Waiter] = []
         self._orders: list[Order] = []
         self._reloaders: list[Callable[[], None]] = []
+        self._crashes: dict[Source, tuple[Stamp | None, int]] = {}
+        """Sources that cost workers by no fault of theirs that is known: their stamp, how often."""
         self._repairs: dict[str, Stamp | None] = {}
         """Outputs that somebody asked to have back, with the stamps of what is there instead."""
+        self._nowhere: dict[Place, Place] = {}
+        """The links that lead nowhere, and where they would lead."""
         self._retry_at: float | None = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._retries: set[Source] = set()
@@ -269,6 +283,8 @@ class Engine:
         self._trimming: Iterator[int] | None = None
         self._kept_results = 0
         self._thorough = False
+        self._torn = False
+        """Whether the machine went down, and not everything is built again since."""
         self._fingerprint_due: str | None = None
         """Of the configuration whose first scan is not built yet: if that is cut short, the
         next start must scan as thoroughly."""
@@ -286,7 +302,7 @@ class Engine:
         if dry:
             self._suspect_missing()
         else:
-            verify = not recovery.ended_cleanly(self.record)
+            self._torn = verify = not recovery.ended_cleanly(self.record)
             recovery.redo(config, self.record, tell)
             recovery.clear_staging(self.staging)
             recovery.begin(config, self.record)
@@ -475,32 +491,43 @@ class Engine:
         wait = self._wait_seconds()
         if timeout is not None:
             wait = timeout if wait is None else min(wait, timeout)
-        for key, mask in self.selector.select(wait):
-            key.data(mask)
-        try:
-            self._step()
-        except CorruptRecordError:
-            raise
-        except RecordError as error:
-            # What was at hand may be lost: a scan finds it again.
-            self._in_trouble(error, lost=True)
+        ready = self.selector.select(wait)
+        with self._trace.turn():
+            for key, mask in ready:
+                key.data(mask)
+            try:
+                self._step()
+            except CorruptRecordError:
+                raise
+            except RecordError as error:
+                # What was at hand may be lost: a scan finds it again.
+                self._in_trouble(error, lost=True)
 
     def _step(self) -> None:
-        self.lookout.take_notes()
+        span = self._trace.span
+        with span("take notes"):
+            self.lookout.take_notes()
         now = time.monotonic()
         if self._trouble_at is not None and now >= self._trouble_at:
             self._try_again()
         deadline = self.pool.deadline()
         if deadline is not None and now >= deadline:
             self.pool.tick()
-        self._watch_over(now)
-        self._ripen(now)
-        self._advance_scans()
-        self._ask_listeners()
-        self._plan()
-        self._close_batches()
+        with span("watch over"):
+            self._watch_over(now)
+        with span("ripen"):
+            self._ripen(now)
+        with span("scan"):
+            self._advance_scans()
+        with span("ask listeners"):
+            self._ask_listeners()
+        with span("plan"):
+            self._plan()
+        with span("close batches"):
+            self._close_batches()
         self._wake_waiters()
-        self._trim_store()
+        with span("trim store"):
+            self._trim_store()
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Turn until *done* says so."""
@@ -566,6 +593,10 @@ class Engine:
             "record": self.record.path,
             "sync_files": config.durability == "full",
         }
+        bounds = self._bounds()
+        if bounds is not None:
+            opening["bounds"] = bounds.row()
+        self._note_bounds(repr(bounds))
         size = 0 if self._dry else (self._workers or config.workers)
         return self._pool_maker(
             size,
@@ -575,7 +606,39 @@ class Engine:
             lambda event, fields: self.tell(event, **{"level": "warning", **fields}),
             generation=self.generation,
             staging=self.staging,
+            trace=self._trace,
+            warm=self._watching,
         )
+
+    def _bounds(self) -> Bounds | None:
+        """What workers may touch; None for everything."""
+        project = self.layout.project
+        config = project.config
+        number = 0 if config.sandbox == "off" else confinement.abi()
+        before = self.sandbox
+        self.sandbox = "off" if config.sandbox == "off" else confinement.level(number)
+        if self.sandbox != before:
+            self.tell("sandbox", confined=self.sandbox)
+        if not number:
+            return None
+        store = os.path.join(config.state_dir, "store")
+        if not self._dry:
+            with contextlib.suppress(OSError):  # then nothing can be kept
+                os.makedirs(store, exist_ok=True)
+        reads = confinement.reduced((*confinement.surroundings(), *project.reads()))
+        return Bounds(config.project, reads, (store,), config.sandbox_write)
+
+    def _note_bounds(self, bounds: str) -> None:
+        """Try again what fails, if it may be because of other bounds than those of now."""
+        digest = stamps.digest_bytes(os.fsencode(bounds))
+        if self._dry or self._only or self.record.meta("sandbox") == digest:
+            return
+        serial = self.lookout.next_serial()
+        reason = Reason(Cause.OPTIONS_CHANGED, confinement.NAME)
+        for source in self.standing.wrong:
+            self._suspect(source, serial, Lane.BULK, reason=reason)
+        with contextlib.suppress(RecordError):  # no space: the next start asks them again
+            self.record.set_meta(sandbox=digest)
 
     # -- from hints to suspects -----------------------------------------------------------
 
@@ -610,11 +673,17 @@ class Engine:
                 self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
         for place, each in folders:
             self._scan(place, "watch", each.serial)
+            for source in self._leading_to(place):
+                self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
         for path, each in outputs:
             for output in self.record.outputs_below(path):
                 self.lookout.watch_output_folder(output.path.rpartition("/")[0])
                 self._look_at_output(output.path, each.serial)
             self._look_at_output(path, each.serial)
+            for source, claim in self._blocked():
+                # What was in the way may have been a file where a folder has to be.
+                if places.is_below(claim, path):
+                    self._suspect(source, each.serial, Lane.URGENT)
 
     def _suspect(
         self,
@@ -648,7 +717,7 @@ class Engine:
 
     def _affected(self, place: Place) -> set[Source]:
         """The sources that a change of the file at *place* may concern."""
-        found: set[Source] = set()
+        found = set(self._leading_to(place))
         source = self.layout.locate(place)
         if source is not None:
             found.add(source)
@@ -669,10 +738,6 @@ class Engine:
         record = self.record
         output = record.output(path)
         if output is None:
-            for source in record.claimants(path):
-                entry = self.standing.wrong.get(source)
-                if entry is not None and entry.state is EntryState.BLOCKED:
-                    self._suspect(source, serial, Lane.URGENT)
             return
         out_dir = self.layout.project.config.out_dir
         found = stamps.read(f"{out_dir}/{path}")
@@ -687,6 +752,12 @@ class Engine:
             record.restamp_output(path, seen[0])
         else:
             self.tell("output_edited", level="warning", output=path)
+
+    def _blocked(self) -> Iterator[tuple[Source, str]]:
+        """The sources that something in the output root is in the way of, by their outputs."""
+        for source, entry in self.standing.wrong.items():
+            if entry.state is EntryState.BLOCKED:
+                yield from ((source, claim) for claim in entry.claims)
 
     def _matching(self, paths: Sequence[str]) -> Iterator[Source]:
         """The known sources at or below *paths*, and those of outputs and partials there."""
@@ -741,6 +812,8 @@ class Engine:
             self._look_at_output(output.path, serial)
             if number % SLICE == SLICE - 1:
                 yield []
+        out_dir = self.layout.project.config.out_dir
+        yield [(s, None) for s, claim in self._blocked() if publish.is_free(out_dir, claim)]
 
     def _check_configuration(self) -> None:
         """Have the configuration read again if it changed and no event said so."""
@@ -775,18 +848,47 @@ class Engine:
             if time.monotonic() > end:
                 return
 
-    def _watch_nearby(self, folders: Iterable[Place] | None = None) -> None:
-        """Watch what matters outside the mounts; look at it too where nobody watched before."""
-        for folder in self.lookout.watch_nearby(folders):
+    def _watch_nearby(self, folders: Iterable[Place] | None = None) -> bool:
+        """Watch what matters outside the mounts; look at it too where nobody watched before.
+
+        Returns:
+            Whether there is such a place.
+        """
+        new = self.lookout.watch_nearby(folders)
+        for folder in new:
             for fact in self.record.files_below(folder):
                 if has_changed(self.layout, fact):
                     for source in self.record.dependents(fact.place):
                         self._suspect(source, self.lookout.next_serial(), Lane.BULK)
+        return bool(new)
 
     def _on_link(self, place: Place, why: str) -> None:
+        if why == NOWHERE:
+            self._await(place)
+            return
         if self.links.get(place) != why:
             self.links[place] = why
             self.tell("not_followed", level="warning", path=place, cause=why)
+
+    def _await(self, link: Place) -> None:
+        """Remember a link that leads nowhere: what it leads to may come, and no event names it."""
+        target = places.of(os.path.realpath(places.path(link, self.layout.root)), self.layout.root)
+        if self._nowhere.get(link) != target:
+            self._nowhere[link] = target
+            self.lookout.awaited = frozenset(self._nowhere.values())
+            self._watch_nearby([places.split(target)[0]])
+
+    def _leading_to(self, place: Place) -> Iterator[Source]:
+        """The sources that are links to what is at or below *place*, and was not there."""
+        if not self._nowhere:
+            return
+        for link, target in list(self._nowhere.items()):
+            if places.is_below(target, place):
+                if os.path.exists(places.path(link, self.layout.root)):
+                    del self._nowhere[link]
+                source = self.layout.locate(link)
+                if source is not None:
+                    yield source
 
     def _has_room(self) -> bool:
         return self._dry or len(self._jobs) < IN_FLIGHT
@@ -830,6 +932,9 @@ class Engine:
             survey,
             place=self.layout.place,
         )
+        for source in suspects:
+            if survey.sighting(source).stamp is None and os.path.islink(self.layout.path(source)):
+                self._await(self.layout.place(source))
         now = time.monotonic()
         serial = min(each.serial for each in suspects.values())
         noted = min(each.noted for each in suspects.values())
@@ -866,9 +971,11 @@ class Engine:
         self._slices.append(piece)
         self._batches[batch].slices += 1
         self._locked.update(dict.fromkeys(piece.sources(), piece))
-        for planned in decided.jobs:
-            for claim in planned.claims:
-                self._claimed.setdefault(claim, set()).add(planned.source)
+        # Those in conflict too: until this is recorded nobody else knows that they claim it.
+        claimers: tuple[plans.Planned | Entry, ...] = (*decided.jobs, *decided.restate)
+        for claimer in claimers:
+            for claim in claimer.claims:
+                self._claimed.setdefault(claim, set()).add(claimer.source)
         self.pool.submit_all([self._ticket(piece, planned) for planned in decided.jobs])
         if not piece.waiting:
             self._commit(piece)
@@ -908,7 +1015,9 @@ class Engine:
             output = self.record.output(claim)
             if output is not None and claim not in self._repairs:
                 published[claim] = output.digest
-        force = planned.reasons[0].cause in {Cause.REQUESTED, Cause.FORCE_PATTERN}
+        first = planned.reasons[0]
+        force = first.cause in {Cause.REQUESTED, Cause.FORCE_PATTERN}
+        force |= first.cause is Cause.OPTIONS_CHANGED and first.about == confinement.NAME
         job = Job(
             self._job,
             planned.source,
@@ -929,10 +1038,26 @@ class Engine:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         piece, planned = self._jobs.pop(outcome.job)
+        outcome = self._quarantined(planned, outcome)
         del piece.waiting[planned.source]
         piece.finished.append(Finished(planned, outcome))
         if not piece.waiting:
             self._commit(piece)
+
+    def _quarantined(self, planned: plans.Planned, outcome: Outcome) -> Outcome:
+        """The outcome; final if the same input has cost workers again and again."""
+        if outcome.died is None or not outcome.died.transient:
+            self._crashes.pop(planned.source, None)
+            return outcome
+        stamp, crashes = self._crashes.get(planned.source, (planned.stamp, 0))
+        crashes = crashes + 1 if stamp == planned.stamp else 1
+        self._crashes[planned.source] = (planned.stamp, crashes)
+        if crashes < CRASH_LIMIT:
+            return outcome
+        # Out of memory again, say: each try takes memory from everything else.
+        told = f"{outcome.died.message}, {CRASH_LIMIT} times over: left alone until it changes"
+        died = replace(outcome.died, message=told, transient=False)
+        return replace(outcome, died=died)
 
     # -- commits --------------------------------------------------------------------------
 
@@ -940,33 +1065,38 @@ class Engine:
         """Publish and record one slice; from here on its sources may be looked at again."""
         record, config = self.record, self.layout.project.config
         open_batch = self._batches[piece.batch]
-        result = reconcile(
-            open_batch.tally,
-            piece.finished,
-            piece.drop,
-            piece.restate,
-            record.output,
-            record.claimants,
-            no_delete=self._no_delete,
-        )
+        span = self._trace.span
+        with span("reconcile", jobs=len(piece.finished)):
+            result = reconcile(
+                open_batch.tally,
+                piece.finished,
+                piece.drop,
+                piece.restate,
+                record.output,
+                record.claimants,
+                no_delete=self._no_delete,
+            )
         change = result.change
         try:
-            given_up = self._given_up(change)
-            intent = record.intend(change, given_up) if change.publish or change.delete else 0
+            with span("intend"):
+                given_up = self._given_up(change)
+                intent = record.intend(change, given_up) if change.publish or change.delete else 0
         except CorruptRecordError:
             raise
         except RecordError as error:
             self._give_back(piece, change)
             self._in_trouble(error)
             return
-        done = publish.apply(
-            config.out_dir,
-            change,
-            record.output,
-            record.made_folder,
-            sync_folders=config.durability == "full",
-            take_over=self._take_over,
-        )
+        with span("publish", outputs=len(change.publish), deletions=len(change.delete)):
+            done = publish.apply(
+                config.out_dir,
+                change,
+                record.output,
+                record.made_folder,
+                sync_folders=config.durability == "full",
+                take_over=self._take_over,
+                torn=self._torn,
+            )
         deleted = result.tally.deleted + len(done.deleted)
         open_batch.tally = replace(result.tally, deleted=deleted)
         change = turned_out(change, done, record.entry)
@@ -998,7 +1128,8 @@ class Engine:
         """Record what is published; until that succeeds its sources stay locked."""
         piece, change, done = commit.piece, commit.change, commit.done
         try:
-            self.record.commit(commit.intent, change, done, self._batches[piece.batch].tally)
+            with self._trace.span("commit", entries=len(change.put), drops=len(change.drop)):
+                self.record.commit(commit.intent, change, done, self._batches[piece.batch].tally)
         except CorruptRecordError:
             raise
         except RecordError as error:
@@ -1008,7 +1139,14 @@ class Engine:
         healed = self.standing.take(change, piece.replaced())
         self._close_slice(piece)
         self._note_moved(piece.serial, names=_names_moved(piece, change, done))
-        self._after_commit(piece, change, done, healed)
+        if done.deleted:
+            # What was in somebody's way may be gone: a build that does not watch has no retry.
+            for source, entry in self.standing.wrong.items():
+                passing = entry.problem is not None and entry.problem.transient
+                if entry.state is EntryState.BLOCKED and passing:
+                    self._suspect(source, piece.serial, Lane.BULK)
+        with self._trace.span("tell"):
+            self._after_commit(piece, change, done, healed)
         for source in commit.result.again:
             reason = Reason(Cause.CHANGED_WHILE_BUILT)
             self._defer(source, _Suspicion(piece.serial, piece.lane, piece.noted, reason))
@@ -1016,6 +1154,7 @@ class Engine:
         latency = time.monotonic() - piece.noted if piece.lane is Lane.URGENT else None
         if latency is not None:
             self.standing.latencies.append(latency)
+            self._trace.save(piece.noted, [self.layout.place(s) for s in piece.sources()])
         for hear in self.hearers:
             hear(Committed(change, done, frozenset(healed), latency))
 
@@ -1050,12 +1189,14 @@ class Engine:
         self._slices.remove(piece)
         for source in piece.sources():
             self._locked.pop(source, None)
-        for each in piece.finished:
-            for claim in each.planned.claims:
-                claimers = self._claimed[claim]
-                claimers.discard(each.planned.source)
-                if not claimers:
-                    del self._claimed[claim]
+        jobs = (each.planned for each in piece.finished)
+        claimers: tuple[plans.Planned | Entry, ...] = (*jobs, *piece.restate)
+        for claimer in claimers:
+            for claim in claimer.claims:
+                known = self._claimed.get(claim, set())
+                known.discard(claimer.source)
+                if not known:
+                    self._claimed.pop(claim, None)
 
     def _suspect_deferred(self) -> None:
         deferred, self._deferred = self._deferred, {}
@@ -1142,6 +1283,14 @@ class Engine:
             if not self.lookout.watch_output_folder(folder):
                 for output in self.record.outputs_below(folder):
                     self._look_at_output(output.path, piece.serial)
+        out_dir = self.layout.project.config.out_dir
+        for path, problem in done.blocked.items():
+            # What is in the way may go: from here, or from a folder on the way here.
+            for folder in places.above(path):
+                self.lookout.watch_output_folder(folder)
+            if not problem.transient and publish.is_free(out_dir, path):  # it went before that
+                for source in self.record.claimants(path):
+                    self._suspect(source, piece.serial, Lane.URGENT)
         if outside:
             self._watch_nearby(outside)
 
@@ -1194,6 +1343,9 @@ class Engine:
             if nothing_left and self._fingerprint_due is not None:
                 self.record.set_meta(fingerprint=self._fingerprint_due)
                 self._fingerprint_due = None
+            if nothing_left and self._torn and not self._only:
+                self._torn = False
+                self.record.set_meta(torn="0")
             first = nothing_left and not self.ready
             self.ready = self.ready or nothing_left
             if tally.changed or tally.deleted:
@@ -1235,10 +1387,8 @@ class Engine:
         try:
             project = registry.load(config.file)
         except ConfigError as error:
-            if self.problems == error.problems:
-                return  # told already
-            self.problems = error.problems
-            for problem in error.problems:
+            known, self.problems = self.problems, error.problems
+            for problem in error.problems if known != error.problems else ():
                 self.tell("configuration_refused", level="error", message=str(problem))
             self._watch_for(config.file)
             return
@@ -1256,6 +1406,8 @@ class Engine:
             and [m.place for m in new.mounts] == [m.place for m in config.mounts]
         )
         if same and not self._hooks_matter(project):
+            if self._watch_nearby():  # a folder of what it names may be another one now
+                self.lookout.reload_at = time.monotonic()
             return
         try:
             publish.staging_folder(new.out_dir, new.state_dir)
@@ -1282,15 +1434,16 @@ class Engine:
         self.links.clear()
         self.lookout.watch_nearby()
         self.lookout.watch_output_folder("")
+        self._check_configuration()  # it was read before all of it was watched
         self.tell("configuration_taken", generation=self.generation)
         self._scan_everything("config", 0)  # whoever waits for anything, waits for this
 
     def _watch_for(self, file: str) -> None:
         """Watch where what a refused configuration lacks would come: a mount, a plugin."""
         with contextlib.suppress(ConfigError):
-            self.lookout.watch_nearby(
-                [places.of(folder, self.layout.root) for folder in configs.named_in(file)]
-            )
+            named = [places.of(folder, self.layout.root) for folder in configs.named_in(file)]
+            if self._watch_nearby(named):  # it may have come before it was watched
+                self.lookout.reload_at = time.monotonic()
 
     def _hooks_matter(self, project: Project) -> bool:
         return project.plugins != self.layout.project.plugins

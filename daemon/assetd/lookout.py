@@ -59,6 +59,8 @@ class Lookout:
         """When the configuration, which changed, is to be read.  The engine clears it."""
         self.refused = False
         """Whether the configuration, as it is now, is not the one in force.  The engine sets it."""
+        self.awaited: frozenset[Place] = frozenset()
+        """What links lead to and is not there.  The engine sets it."""
         self.watcher: Watcher | None = None
         numbers = _numbers(layout)
         self._files = Settling(*numbers)
@@ -195,7 +197,11 @@ class Lookout:
         name = f"{time.monotonic_ns()}-{len(self._cookies)}"
         self._cookies[name] = cookie
         path = os.path.join(self._cookie_folder, name)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError:
+            del self._cookies[name]  # nothing will come of it
+            raise
         os.unlink(path)
         return cookie
 
@@ -307,8 +313,10 @@ class Lookout:
 
     def _matters(self, place: Place) -> bool:
         record = self._record
-        return record.file(place) is not None or (
-            record.globs and any(record.globs_at(folder) for folder in places.above(place))
+        return (
+            place in self.awaited
+            or record.file(place) is not None
+            or (record.globs and any(record.globs_at(folder) for folder in places.above(place)))
         )
 
     def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:
@@ -319,9 +327,16 @@ class Lookout:
             if layout.ignored(mount, source.path, is_folder=True):
                 return
         elif seen.area is Area.NEARBY:
+            config = layout.project.config
+            if any(file.startswith(f"{seen.path}/") for file in (config.file, *config.plugins)):
+                # The watch went with the old folder: the reading that follows watches the new.
+                if seen.hint is Hint.GONE and self.watcher is not None:
+                    self.watcher.drop_below(seen.path)
+                self.reload_at = now + config.settle.gap_seconds * 2
             holds_mount = any(places.is_below(m.place, place) for m in layout.mounts.values())
             if not (
                 holds_mount
+                or any(places.is_below(target, place) for target in self.awaited)
                 or record.files_below(place)
                 or record.globs_below(place)
                 or (record.globs and any(map(record.globs_at, places.above(place))))

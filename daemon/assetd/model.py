@@ -317,8 +317,10 @@ class Entry:
     @property
     def diagnostics(self) -> tuple[tuple[str | None, Diagnostic], ...]:
         """What is wrong with it: the processor's name (None: no processor's fault) and what."""
+        # With a problem of its own it was not run, so its nodes tell how it failed before.
+        unasked = self.problem is not None and self.state is not EntryState.BLOCKED
         found: list[tuple[str | None, Diagnostic]] = [
-            (n.processor, n.failure) for n in self.nodes if n.failure is not None
+            (n.processor, n.failure) for n in self.nodes if n.failure is not None and not unasked
         ]
         if self.problem is not None and self.state is not EntryState.OVERRIDDEN:
             found.append((None, self.problem))

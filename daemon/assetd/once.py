@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
-from assetd import explain, recovery, report
+from assetd import explain, lock, recovery, report
 from assetd.engine import Engine, Order
 from assetd.model import Place, Reason
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
-from assetd.serve import lock
+from assetd.trace import OFF, Trace
 
 BAR_WIDTH = 30
 _REFRESH_SECONDS = 0.1
@@ -28,6 +28,7 @@ def build(
     repair: Sequence[str] = (),
     workers: int | None = None,
     progress: TextIO | None = None,
+    trace: Trace = OFF,
 ) -> dict[str, Any]:
     """Bring everything up to date; returns what the daemon would answer.
 
@@ -36,7 +37,7 @@ def build(
     Raises:
         AlreadyRunningError: Somebody else holds the project and does not answer.
     """
-    with lock(project.config.state_dir):
+    with lock.held(project.config.state_dir):
         messages: list[str] = []
 
         def tell(event: str, *, level: str = "info", **fields: Any) -> None:
@@ -47,15 +48,17 @@ def build(
         began = time.monotonic()
 
         def run() -> dict[str, Any]:
-            engine = Engine(
-                project,
-                tell,
-                watching=False,
-                only=paths,
-                workers=workers,
-                no_delete=no_delete,
-                take_over=take_over,
-            )
+            with trace.span("start"):
+                engine = Engine(
+                    project,
+                    tell,
+                    watching=False,
+                    only=paths,
+                    workers=workers,
+                    no_delete=no_delete,
+                    take_over=take_over,
+                    trace=trace,
+                )
             order = _run(engine, Order(tuple(paths), force), progress, repair)
             return report.order(engine, order, time.monotonic() - began)
 

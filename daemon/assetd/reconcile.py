@@ -101,6 +101,16 @@ def reconcile(
             continue
         publish.update((p.output, p) for p in _publications(outcome, entry, in_place))
 
+    # The record tells who claimed what before this change; these claim something else now.
+    after = {entry.source: entry for entry in (*put, *restate)}
+    left = {entry.source for entry, _ in gone}
+
+    def stands_for(claim: str, other: Source) -> bool:
+        entry = after.get(other)
+        if entry is None:
+            return other not in left
+        return claim in entry.claims and entry.state is not EntryState.OVERRIDDEN
+
     for entry in restate:
         put.append(replace(entry, batch=batch.id))
         if entry.state is EntryState.FAILED:
@@ -109,8 +119,8 @@ def reconcile(
             continue
         for claim in entry.claims:
             published = in_place(claim)
-            if _owned(published, entry.source) and not _claimed_by_another(
-                claim, entry.source, claimants
+            if _owned(published, entry.source) and not any(
+                stands_for(claim, other) for other in claimants(claim) if other != entry.source
             ):
                 loose[claim] = (entry.source, entry.reason)
 
@@ -268,9 +278,3 @@ def turned_out(change: Change, done: Done, before: Callable[[Source], Entry | No
 
 def _owned(output: Output | None, source: Source) -> bool:
     return output is not None and output.source == source
-
-
-def _claimed_by_another(
-    claim: str, source: Source, claimants: Callable[[str], Sequence[Source]]
-) -> bool:
-    return any(other != source for other in claimants(claim))

@@ -49,6 +49,7 @@ def status(engine: Engine) -> dict[str, Any]:
             "overflows": 0 if watcher is None else watcher.overflows,
             "rescans": engine.rescans,
         },
+        "sandbox": engine.sandbox,
         "workers": [_worker(engine, number) for number in sorted(engine.pool.workers)],
         "queue": {"suspects": suspects, "jobs": waiting + running, "running": running},
         "last_batch": None

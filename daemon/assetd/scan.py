@@ -40,7 +40,7 @@ def scan(
         thorough: Name every source, changed or not: the configuration did.
     """
     for mount in layout.mounts.values():
-        if places.is_below(mount.place, place):
+        if place == "" or places.is_below(mount.place, place):  # one outside the project, too
             start = ""
         elif places.is_below(place, mount.place):
             start = place[len(mount.place) :].lstrip("/")

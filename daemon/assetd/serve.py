@@ -1,4 +1,4 @@
-"""One daemon for one project: the lock, the engine, the socket, the signals, the service manager.
+"""One daemon for one project: the engine, the socket, the signals, the service manager.
 
 Stays in the foreground.  A damaged record is set aside here and everything is opened anew; any
 other surprise ends the process, and the next start recovers.
@@ -6,13 +6,11 @@ other surprise ends the process, and the next start recovers.
 
 import contextlib
 import faulthandler
-import fcntl
 import os
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
@@ -22,67 +20,19 @@ from assetd.control import Control
 from assetd.desktop import Desktop
 from assetd.engine import Engine, State
 from assetd.errand import Errands
-from assetd.errors import AlreadyRunningError, RecordError
 from assetd.log import Log
 from assetd.metrics import Counts
 from assetd.model import Tell
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.systemd import Notifier, Pulse
+from assetd.trace import OFF, Trace
 
 DAMAGE_LIMIT: Final = 3
 """So many damaged records within one life are no accident: the disk is broken."""
 
 
-@contextlib.contextmanager
-def lock(state_dir: str, listens_at: str | None = None) -> Iterator[None]:
-    """Hold the project.  The kernel lets go of it when we end, however we end.
-
-    Args:
-        state_dir: Of the project; the lock file lies in it.
-        listens_at: Where a daemon's control socket will be, for clients to read in the
-            lock file: their environment may name another place for it.
-
-    Raises:
-        AlreadyRunningError: Somebody else holds it; the text says who.
-    """
-    path = os.path.join(state_dir, "lock")
-    fd = _locked(path)
-    try:
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(fd, 0)
-            told = f"{os.getpid()}\n{listens_at or ''}"
-            os.pwrite(fd, os.fsencode(told), 0)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _locked(path: str) -> int:
-    """A descriptor of the file at *path*, which we hold the lock of."""
-    while True:
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise RecordError(f"{path}: cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_ino == os.fstat(fd).st_ino:
-                    return fd
-        except BlockingIOError:
-            holder = os.read(fd, 32).split(b"\n")[0].decode("ascii", "replace") or "unknown"
-            os.close(fd)
-            raise AlreadyRunningError(
-                f"another assetd holds this project (pid {holder}): "
-                "`assetd stop` ends it, `assetd status` asks it"
-            ) from None
-        # `assetd clean` took the file away between the two: what we hold is nobody's lock.
-        os.close(fd)
-
-
-def serve(project: Project, tell: Tell, *, workers: int | None = None) -> None:
+def serve(project: Project, tell: Tell, *, workers: int | None = None, trace: Trace = OFF) -> None:
     """Run the daemon of *project* until somebody ends it.  The caller holds the lock."""
     signals = _Signals()
     notifier = Notifier()
@@ -93,7 +43,7 @@ def serve(project: Project, tell: Tell, *, workers: int | None = None) -> None:
     damages = 0
     while True:
         try:
-            _serve_once(project, tell, signals, notifier, counts, workers)
+            _serve_once(project, tell, signals, notifier, counts, workers, trace)
         except CorruptRecordError as error:
             damages += 1
             if damages == DAMAGE_LIMIT:
@@ -110,6 +60,7 @@ def _serve_once(
     notifier: Notifier,
     counts: Counts,
     workers: int | None,
+    trace: Trace,
 ) -> None:
     config = project.config
     listeners = [tell]
@@ -118,7 +69,8 @@ def _serve_once(
         for listener in listeners:
             listener(event, **fields)
 
-    engine = Engine(project, everyone, workers=workers)
+    with trace.span("start"):
+        engine = Engine(project, everyone, workers=workers, trace=trace)
     errands = Errands(engine.selector)
     engine.hearers += [
         counts.hear,

@@ -59,6 +59,10 @@ _OUTPUTS: Final = Mask(
 )
 
 
+NOWHERE: Final = "what it leads to is not there"
+"""Why a link is not followed, as long as that is so."""
+
+
 class Area(Enum):
     """Why a folder is watched."""
 
@@ -291,7 +295,9 @@ def walk(
                     except OSError as error:
                         if error.errno == errno.ELOOP:
                             on_link(name, "it is a loop of links")
-                        continue  # gone again, or a link to nowhere
+                        elif entry.is_symlink():
+                            on_link(name, NOWHERE)
+                        continue  # or it is gone again
                     if stat.S_ISREG(found.st_mode):
                         files[entry.name] = of_stat(found)
                     elif stat.S_ISDIR(found.st_mode):
