@@ -11,7 +11,7 @@ FITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/n
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p $(FITS); then echo $$p; break; fi; done)
 
-.PHONY: run test check bench soak clean help
+.PHONY: run test check bench bench-quick soak clean help
 
 run: $(TOOLS)  ## run the daemon on the demo site, in the foreground
 	$(VENV)/bin/assetd run -C tests/sites/demo
@@ -24,13 +24,19 @@ check: $(READY)  ## lint and types
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-bench: $(TOOLS)  ## measure, and print a table
+bench: $(TOOLS)  ## measure assetd, its floors and its peers: an hour; tables in build/bench
 	$(VENV)/bin/python -m tests.bench
+
+bench-quick: $(TOOLS)  ## the same for assetd and its floors alone, in two minutes
+	$(VENV)/bin/python -m tests.bench --quick
 
 soak: $(TOOLS)  ## the storms of `make test`, for hours; ASSETD_TEST_SEED=N repeats one
 	ASSETD_TEST_KILLS=10000 ASSETD_TEST_DAMAGES=1000 ASSETD_TEST_SYNCS=100000 \
+	ASSETD_TEST_SEQUENCES=10000 ASSETD_TEST_LENGTH=20 ASSETD_TEST_STEPS=1000 ASSETD_TEST_CUTS=500 \
+	ASSETD_TEST_ERRORS=2000 ASSETD_TEST_SWAPS=100000 \
 		$(VENV)/bin/pytest -s --timeout 0 \
-		tests/test_pool.py tests/test_crash.py tests/test_record.py tests/test_sync.py
+		tests/test_pool.py tests/test_crash.py tests/test_record.py tests/test_sync.py \
+		tests/test_convergence.py tests/test_power.py tests/test_disk.py tests/test_confinement.py
 
 clean:  ## remove what `make` made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -38,7 +44,7 @@ clean:  ## remove what `make` made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 16
 
 # Done again when pyproject.toml changes.
 $(READY): pyproject.toml

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 
+from assetd import registry
+from assetd.engine import Engine, Order
 from assetd.errors import AssetdError
-from assetd.testing import Daemon, Site, wait_for
+from assetd.model import Batch as Tally
+from assetd.record import Reader
+from assetd.testing import Daemon, InlinePool, Site, wait_for
 
 CONFIG = "mounts: [assets]\nworkers: 1\n"
 PASSES_SECONDS = 2.0
@@ -151,66 +156,198 @@ def test_a_build_that_is_killed_at_any_moment_converges(tmp_path: Path) -> None:
 
 # -- a kill at every step ---------------------------------------------------------------------
 
-STEPS = {
-    "rename": ("rename,renameat,renameat2", 40),
-    "unlink": ("unlink,unlinkat", 14),
-    "rmdir and mkdir": ("rmdir,mkdir,mkdirat", 10),
-    "write": ("pwrite64", 10),
-    "sync": ("fdatasync,fsync", 10),
-}
+STEPS = int(os.environ.get("ASSETD_TEST_STEPS", "60"))
+PARTS = 4
+CALLS = (
+    *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat"),
+    *("mkdir", "mkdirat", "rmdir", "ftruncate"),
+    *("write", "pwrite64", "fsync", "fdatasync"),
+)
+"""All that a batch does to the disk."""
+BUILD = (sys.executable, "-P", "-m", "assetd", "build")
 
 
-@pytest.mark.parametrize("what", STEPS)
-def test_a_kill_at_every_step_of_a_batch_is_recovered_from(tmp_path: Path, what: str) -> None:
-    """Before each rename; of the deletions and the writes of the record, evenly spread ones."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    calls, most = STEPS[what]
-    base = small_site(tmp_path / "base")
-    base.build()
-    # One batch with everything in it: new, changed and deleted, a folder for a file.
-    base.write("assets/css/_vars.scss", "$c: blue;")
-    base.write("assets/new/deep/file.txt", "new")
-    base.remove("assets/img")
-    base.write("assets/img", "a file now")
-    base.remove("assets/js/lib")
-    base.remove("assets/js/app.js.concat")
-    expected = base.clean_build()
-    template = base.root.rename(tmp_path / "template")
+class Batch:
+    """One batch with everything in it, to be done again and again from the same beginning."""
 
-    def build(name: str, *options: str) -> tuple[Site, int]:
+    def __init__(self, folder: Path) -> None:
+        if shutil.which("strace") is None:
+            pytest.skip("strace is not installed")
+        base = small_site(folder / "base")
+        base.build()
+        # New, changed and deleted, a folder for a file.
+        base.write("assets/css/_vars.scss", "$c: blue;")
+        base.write("assets/new/deep/file.txt", "new")
+        base.remove("assets/img")
+        base.write("assets/img", "a file now")
+        base.remove("assets/js/lib")
+        base.remove("assets/js/app.js.concat")
+        self.expected = base.clean_build()
+        self.folder = folder
+        self.template = base.root.rename(folder / "template")
+
+    def site(self, name: str) -> Site:
+        """A copy of it as it is before the batch."""
         site = Site.__new__(Site)
-        site.root = tmp_path / name
-        subprocess.run(["cp", "-a", str(template), str(site.root)], check=True)
-        trace = tmp_path / f"{name}.trace"
+        site.root = self.folder / name
+        subprocess.run(["cp", "-a", str(self.template), str(site.root)], check=True)
+        return site
+
+    def steps(self) -> list[tuple[str, str, int]]:
+        """Who does what for the how manieth time, in the order of time."""
+        site, trace = self.site("whole"), self.folder / "trace"
         done = subprocess.run(
-            [
-                *("strace", "-o", str(trace), "-e", f"trace={calls}", *options),
-                *(sys.executable, "-P", "-m", "assetd", "build"),
-            ],
+            ["strace", "-f", "-o", str(trace), "-e", f"trace={','.join(CALLS)}", *BUILD],
             cwd=site.root,
             capture_output=True,
             check=False,
         )
         if done.returncode == 1 and b"ptrace" in done.stderr:
             pytest.skip("we may not trace processes here")
-        lines = trace.read_text().splitlines()
-        return site, sum("(" in line for line in lines)
-
-    _, total = build("whole")
-    assert total > 1
-    points = range(1, total + 1)
-    if total > most:
-        points = sorted({1 + n * (total - 1) // (most - 1) for n in range(most)})  # type: ignore[assignment]
-    for point in points:
-        site, _ = build(f"at{point}", "-e", f"inject={calls}:signal=SIGKILL:when={point}")
-        answer = site.build()
-        assert answer["errors"] == [], f"{what} {point}"
-        assert site.outputs() == expected, f"{what} {point}"
-        assert staged(site) == [], f"{what} {point}"
-        names = sorted(p.name for p in (site.root / "public").iterdir())
-        assert names == ["css", "img", "new"], f"{what} {point}"
         shutil.rmtree(site.root)
+        counts: dict[tuple[str, str], int] = {}
+        found = []
+        owner = ""
+        for line in trace.read_text().splitlines():
+            pid, rest = line.split(maxsplit=1)
+            owner = owner or pid
+            call = rest.partition("(")[0]
+            if call in CALLS:
+                who = "owner" if pid == owner else "worker"
+                counts[pid, call] = counts.get((pid, call), 0) + 1
+                found.append((who, call, counts[pid, call]))
+        return found
+
+
+def spread(points: list[Any], most: int, part: int) -> list[Any]:
+    """At most so many of them, evenly spread; the share of one part of the test."""
+    if len(points) > most:
+        points = [points[n * (len(points) - 1) // (most - 1)] for n in range(most)]
+    return points[part::PARTS]
+
+
+def rebuild(site: Site) -> tuple[Tally, list[str]]:
+    """What `assetd build` does, in this process; gives its batch and what was told meanwhile."""
+    told: list[str] = []
+    project = registry.load(str(site.root / "assetd.yml"))
+    engine = Engine(
+        project,
+        lambda event, **fields: told.append(f"{event} {fields}"),
+        watching=False,
+        open_pool=InlinePool,
+    )
+    done: list[Order] = []
+    engine.build(Order(), done.append)
+    engine.run_until(lambda: bool(done))
+    wrong = [f"{e.source.path}: {e.problem}" for e in engine.record.wrong()]
+    engine.stop()
+    assert wrong == [], told
+    return done[0].tally, told
+
+
+def decided(site: Site) -> bool:
+    """Whether the record has what the batch came to: done, or only intended."""
+    with contextlib.closing(Reader(str(site.root / ".assetd/record.sqlite"))) as reader:
+        return bool(reader.intents()) or reader.output("new/deep/file.txt") is not None
+
+
+def check_recovery(site: Site, expected: dict[str, bytes], point: object) -> None:
+    """One build, and all is as after a clean one; what was decided is not built again."""
+    was_decided = decided(site)
+    tally, told = rebuild(site)
+    assert site.outputs() == expected, point
+    assert staged(site) == [], point
+    assert sorted(p.name for p in (site.root / "public").iterdir()) == ["css", "img", "new"], point
+    assert not [line for line in told if "damaged" in line or "behind" in line], point
+    if was_decided:
+        assert (tally.built, tally.cached) == (0, 0), (point, told)
+    before = identities(site)
+    assert rebuild(site)[0].changed == 0, point
+    assert identities(site) == before, point
+    names = {p.name for p in (site.root / ".assetd").iterdir()}
+    known = {"ledger", "lock", "made-folders", "record.sealed", "record.sqlite", "staging", "store"}
+    assert names <= known, point
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_kill_at_every_step_of_a_batch_is_recovered_from(tmp_path: Path, part: int) -> None:
+    """Before each rename, deletion, write and sync of the owner, who dies with its workers."""
+    batch = Batch(tmp_path)
+    points = [(call, n) for who, call, n in batch.steps() if who == "owner"]
+    assert len(points) > 60
+    for call, number in spread(points, STEPS * 3 // 4, part):
+        site = batch.site("site")
+        kill = f"inject={call}:signal=SIGKILL:when={number}"
+        killed = subprocess.run(
+            ["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", kill, *BUILD],
+            cwd=site.root,
+            capture_output=True,
+            check=False,
+        )
+        assert killed.returncode != 0, (call, number)
+        check_recovery(site, batch.expected, (call, number))
+        shutil.rmtree(site.root)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_kill_at_every_step_of_a_worker_is_recovered_from(tmp_path: Path, part: int) -> None:
+    """Owner and worker die together, after each thing that the worker does to the disk."""
+    batch = Batch(tmp_path)
+    points = [(call, n) for who, call, n in batch.steps() if who == "worker"]
+    assert len(points) > 20
+    for call, number in spread(points, STEPS // 4, part):
+        site = batch.site("site")
+        stop = f"inject={call}:signal=SIGSTOP:when={number}"
+        trace = tmp_path / "stopped"
+        trace.write_text("")
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-o", str(trace), "-e", f"trace={call}", "-e", stop, *BUILD],
+            cwd=site.root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda: "stopped by SIGSTOP" in trace.read_text(), str((call, number)))  # noqa: B023
+        killed = below(tracer.pid)
+        for pid in killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        tracer.wait()
+        wait_for(lambda: not any(map(is_alive, killed)), "all to be dead")  # noqa: B023
+        check_recovery(site, batch.expected, (call, number))
+        shutil.rmtree(site.root)
+
+
+def test_a_file_in_the_place_of_a_folder_waits_for_the_folder_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loaded machine planned it before the deletions, and one build left it blocked."""
+    monkeypatch.setattr("assetd.engine.SLICE", 1)
+    site = small_site(tmp_path / "site")
+    rebuild(site)
+    site.remove("assets/img")
+    site.write("assets/img", "a file now")
+    rebuild(site)
+    assert site.output("img") == "a file now"
+
+
+def below(pid: int) -> list[int]:
+    """The processes that *pid* started, and those that these did."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                parents[int(folder.name)] = int(fields[1])
+    found = [pid]
+    for parent in found:
+        found += [child for child, of in parents.items() if of == parent]
+    return found[1:]
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
 
 
 # -- disks ------------------------------------------------------------------------------------
