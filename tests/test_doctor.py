@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from assetd import __version__, config, doctor
+from assetd.record import Record
 from assetd.testing import Site
 
 ASSETD: Final = (sys.executable, "-P", "-m", "assetd")
@@ -393,7 +394,7 @@ def test_a_record_of_a_newer_assetd_is_a_problem(site: Site) -> None:
 def test_a_clock_behind_the_record_deserves_a_warning(site: Site) -> None:
     """Its latest batch has not happened yet."""
     site.run("build", check=True)
-    with contextlib.closing(sqlite3.connect(site.root / ".assetd/record.sqlite")) as db:
-        db.execute("UPDATE batches SET finished_at = finished_at + 7200")
-        db.commit()
+    with contextlib.closing(Record(str(site.root / ".assetd/record.sqlite"))) as record:
+        (last,) = record.last_batches(1)
+        record.finish_batch(replace(last, finished_at=time.time() + 7200))
     assert "the clock has been set back" in the(examined(site), "record", "warning")["message"]

@@ -617,7 +617,7 @@ class Engine:
         number = 0 if config.sandbox == "off" else confinement.abi()
         before = self.sandbox
         self.sandbox = "off" if config.sandbox == "off" else confinement.level(number)
-        if self.sandbox != before:
+        if before and self.sandbox != before:
             self.tell("sandbox", confined=self.sandbox)
         if not number:
             return None

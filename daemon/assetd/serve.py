@@ -85,7 +85,13 @@ def _serve_once(
         control = Control(engine, path, signals.ask_to_stop, counts)
         listeners.append(control.hear)
         engine.selector.register(signals.fd, selectors.EVENT_READ, signals.drain)
-        tell("started", pid=os.getpid(), project=config.project, workers=len(engine.pool.workers))
+        tell(
+            "started",
+            pid=os.getpid(),
+            project=config.project,
+            workers=len(engine.pool.workers),
+            sandbox=engine.sandbox,
+        )
         while not signals.stop:
             deadline = min(
                 (t for t in (notifier.deadline(), errands.deadline()) if t is not None),
