@@ -402,5 +402,6 @@ def test_logs_refuses_what_is_no_number_of_lines(site: Site, count: str) -> None
 def test_a_daemon_in_the_background_may_write_json(site: Site) -> None:
     """For whatever collects it."""
     with started(site, "--log-format", "json"):
+        wait_for(lambda: '"ready"' in log_of(site).read_text(), "the first scan")
         shown = site.run("logs", check=True).stdout
     assert [event["event"] for event in told(shown)] == ["started", "batch", "ready"]

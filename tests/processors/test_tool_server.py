@@ -421,7 +421,8 @@ def test_tools_of_other_versions_that_nobody_uses_are_removed(
     for name in month:
         os.utime(ours.parent / name, (past, past))
     used = ours.parent / ("1" * 16)
-    with subprocess.Popen(["tail", "-f", used / "node_modules", "/dev/null"]) as process:
+    runs = "import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", runs, used / "node_modules"]) as process:
         said = io.StringIO()
         node_tools.install(said)
         process.kill()
