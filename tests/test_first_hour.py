@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from assetd import commands_ask, explain, present
+from assetd import commands_ask, present, words
 from assetd.testing import DEADLINE_SECONDS, Site, wait_for
 
 ASSETD: Final = (sys.executable, "-P", "-m", "assetd")
@@ -393,7 +393,7 @@ def test_what_happened_a_minute_ago_is_told_in_whole_seconds() -> None:
     """Moments are kept to the second: "107.0 s ago" was made up, and ragged in a table."""
     import time
 
-    assert re.fullmatch(r"10[78] s ago", explain.ago(time.time() - 107.2))
+    assert re.fullmatch(r"10[78] s ago", words.ago(time.time() - 107.2))
 
 
 def test_what_is_overridden_is_not_red() -> None:

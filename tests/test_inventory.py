@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from assetd import catalog, config, inventory, registry
+from assetd import catalog, commands_look, config, inventory, registry
+from assetd.model import EntryState
 from assetd.testing import Site
 
 CHAIN = "mounts: {assets: {processors: all}}\nworkers: 1\n"
@@ -115,6 +116,7 @@ def test_list_can_be_asked_for_one_state(site: Site) -> None:
     assert broken["outputs"] == ["broken.css"]
     assert facts(site, "list", "--state", "conflict")["sources"] == []
     assert site.run("list", "--state", "fine").returncode == 2
+    assert set(commands_look.STATES) == set(EntryState)
 
 
 def test_names_with_control_characters_are_shown_harmless(site: Site) -> None:

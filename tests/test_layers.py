@@ -16,7 +16,7 @@ LAYERS: Final = (
     # Lowest first: a module imports from the lines above its own, wherever in it the import
     # stands.  A new module goes into the lowest line that has all it needs above it.
     ("__init__",),
-    ("model",),
+    ("model", "words"),
     ("errors", "explain"),
     (
         "place",
@@ -78,7 +78,9 @@ PEERS: Final[tuple[tuple[str, str], ...]] = (
 FOR_PROCESSORS: Final = frozenset({"processor", "errors"})
 """All of `assetd` that the built-in processors see: what any plugin may see."""
 
-TOO_HEAVY_FOR_STATUS: Final = ("asyncio", "sass", "sqlite3", "structlog", "watchdog", "yaml")
+TOO_HEAVY_FOR_STATUS: Final = (
+    *("asyncio", "dataclasses", "sass", "sqlite3", "structlog", "subprocess", "watchdog", "yaml"),
+)
 """Each costs more to import than `assetd status` takes altogether."""
 
 ROOT: Final = Path(__file__).resolve().parents[1]

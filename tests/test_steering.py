@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,16 @@ def test_a_daemon_is_found_whatever_the_environment_says(site: Site, tmp_path: P
         for folder in (str(tmp_path / "run"), str(tmp_path / "nowhere"), ""):
             done = site.run("status", "--json", XDG_RUNTIME_DIR=folder)
             assert json.loads(done.stdout)["pid"] == daemon.process.pid
+
+
+def test_a_copy_of_a_project_has_no_daemon(site: Site, daemon: Daemon, tmp_path: Path) -> None:
+    """Its lock file names that of the original, which builds other sources."""
+    shutil.copytree(site.root, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+    done = subprocess.run(
+        [*ASSETD, "status", "--json"], cwd=tmp_path / "copy", capture_output=True, check=False
+    )
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["state"] == "stopped"
 
 
 def test_what_comes_while_a_daemon_starts_waits_for_it(site: Site) -> None:

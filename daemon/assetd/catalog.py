@@ -9,9 +9,9 @@ from assetd import config as configs
 from assetd import place as places
 from assetd.document import suggestion
 from assetd.errors import AssetdError, UsageError
-from assetd.explain import printable
 from assetd.processor import Option
 from assetd.registry import Opened, Project
+from assetd.words import printable
 
 _PATHS: Final = {"out_dir", "state_dir", "plugins", "sandbox_read", "sandbox_write"}
 """Keys whose values are paths, which a configuration has in full once it is read."""

@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     words = sys.argv[1:] if argv is None else argv
-    grammar = parser()
+    try:
+        grammar = parser(words[0] if words else None)
+    except KeyError:  # an option comes first, or somebody mistyped it
+        grammar = parser()
     if not words:
         grammar.print_help(sys.stderr)
         return command.MISCONFIGURED
@@ -82,15 +85,24 @@ Exit codes: 0 done; 1 something fails to build; 2 usage or configuration;
 130 interrupted."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The grammar of the command line.
+
+    Args:
+        only: The one command that is wanted; None for all.
+
+    Raises:
+        KeyError: There is no such command.
+    """
     top = command.Grammar(
         prog="assetd",
         description="Builds web assets, and keeps them right while people edit.",
         epilog=_MORE,
     )
     top.add_argument("--version", action="version", version=f"assetd {__version__}")
-    commands = command.Commands(top, parser)
+    commands = command.Commands(top, parser, only)
     for family in FAMILIES:
         family.add(commands)
+    if not commands.names:
+        raise KeyError(only)
     return top

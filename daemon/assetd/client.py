@@ -4,7 +4,6 @@ Knows bytes and JSON; imports little, because `assetd status` starts with it.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import socket
@@ -31,6 +30,8 @@ def socket_path(project: str, state_dir: str) -> str:
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime):
+        import hashlib  # which brings OpenSSL along; mostly the lock file has the answer
+
         name = hashlib.sha256(os.fsencode(project)).hexdigest()[:16]
         return os.path.join(runtime, "assetd", f"{name}.sock")
     return os.path.join(state_dir, "control.sock")
@@ -60,18 +61,33 @@ def holder(state_dir: str) -> Holder | None:
     Only looks: to try the lock would be to hold it for a moment, and a daemon that starts
     just then would be told that another one runs.
     """
+    noted = _noted(state_dir)
+    if noted is None:
+        return None
+    found, inode = noted
+    with contextlib.suppress(OSError):
+        return found if _is_locked(inode) else None
+    return None
+
+
+def _noted(state_dir: str) -> tuple[Holder, int] | None:
+    """Who has held the project last, by the lock file, and the file's inode.
+
+    None in a copy of a project: the file notes its own inode.
+    """
     try:
         fd = os.open(os.path.join(state_dir, "lock"), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            pid, _, path = os.read(fd, 8192).partition(b"\n")
-            inode = os.fstat(fd).st_ino
+            pid, _, rest = os.read(fd, 8192).partition(b"\n")
+            own = os.fstat(fd).st_ino
         finally:
             os.close(fd)
-        if not pid.isdigit() or not _is_locked(inode):
-            return None
     except OSError:
         return None
-    return Holder(int(pid), os.fsdecode(path.rstrip(b"\n")) or None)
+    path, _, inode = rest.rstrip(b"\n").rpartition(b"\n")
+    if not pid.isdigit() or inode != b"%d" % own:
+        return None
+    return Holder(int(pid), os.fsdecode(path) or None), own
 
 
 def _is_locked(inode: int) -> bool:
@@ -206,14 +222,16 @@ def connect(project: str, state_dir: str, patience_seconds: float = PATIENCE_SEC
     """
     deadline = time.monotonic() + patience_seconds
     while True:
-        found = holder(state_dir)
-        path = None if found is None else found.socket
+        noted = _noted(state_dir)
+        path = None if noted is None else noted[0].socket
         try:
             return Connection(path or socket_path(project, state_dir))
         except NotRunningError:
-            if found is None or path is None:
+            if path is None or patience_seconds == 0:
                 raise
-            if patience_seconds == 0:
+            # Not before: the kernel takes 10 ms to list its locks.
+            found = holder(state_dir)
+            if found is None:
                 raise
             if time.monotonic() >= deadline:
                 told = f"assetd (pid {found.pid}) holds the project and does not listen yet"

@@ -6,7 +6,6 @@ stays quick.
 """
 
 import argparse
-import difflib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TextIO
 
-from assetd import client, explain
+from assetd import client, words
 from assetd.errors import AssetdError, UsageError
 
 OK: Final = 0
@@ -42,40 +41,65 @@ class Grammar(argparse.ArgumentParser):
         if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - it has no other name
             super()._check_value(action, value)
         elif value not in action.choices:
-            told = f'there is no command "{explain.printable(value)}"'
+            told = f'there is no command "{words.printable(value)}"'
             if value in _ELSEWHERE:
                 told += f": `{_ELSEWHERE[value]}` tells"
             else:
                 told += f"{near(value, action.choices)}: `assetd --help` lists them"
             self.exit(MISCONFIGURED, f"assetd: {told}\n")
 
-    def refuse(self, words: Sequence[str]) -> NoReturn:
-        """End with a message about *words* that no argument of this command takes."""
-        word = words[0].partition("=")[0]
+    def refuse(self, typed: Sequence[str]) -> NoReturn:
+        """End with a message about what was *typed* and no argument of this command takes."""
+        word = typed[0].partition("=")[0]
         options = [name for action in self._actions for name in action.option_strings]
         kind = "option" if word.startswith("-") else "argument"
-        self.error(f'unknown {kind} "{explain.printable(word)}"{near(word, options)}')
+        self.error(f'unknown {kind} "{words.printable(word)}"{near(word, options)}')
 
 
 def near(word: str, names: Iterable[str]) -> str:
     """Which of *names* somebody may have meant, in parentheses; empty if none comes near."""
+    import difflib
+
     found = difflib.get_close_matches(word, list(names), n=1)
     return f' (did you mean "{found[0]}"?)' if found else ""
+
+
+class _Unused(argparse.ArgumentParser):
+    """Takes the arguments of a command that nobody has typed, and forgets them."""
+
+    def __init__(self) -> None:
+        pass
+
+    def add_argument(self, *_arguments: Any, **_options: Any) -> Any:
+        return None
+
+    def add_mutually_exclusive_group(self, **_options: Any) -> Any:
+        return self
+
+    def set_defaults(self, **_values: Any) -> None:
+        return None
 
 
 class Commands:
     """The grammar of the command line, to which each family of commands adds its own."""
 
     def __init__(
-        self, top: argparse.ArgumentParser, parser: Callable[[], argparse.ArgumentParser]
+        self,
+        top: argparse.ArgumentParser,
+        parser: Callable[[], argparse.ArgumentParser],
+        only: str | None = None,
     ) -> None:
         """Begin.
 
         Args:
             top: Where the commands go.
             parser: Makes the whole grammar anew, for who wants to look at it.
+            only: The one command that is wanted: the others cost time.  None for all.
         """
         self.parser = parser
+        self.names: list[str] = []
+        """Those that were added."""
+        self._only = only
         self._shared = argparse.ArgumentParser(add_help=False)
         for each, default in ((top, None), (self._shared, argparse.SUPPRESS)):  # on both sides
             each.add_argument(
@@ -106,6 +130,9 @@ class Commands:
             json: Whether it prints facts, and so has `--json`.
             examples: Lines that somebody may type, told at the end of its help.
         """
+        if self._only not in {None, name}:
+            return _Unused()
+        self.names.append(name)
         parents = [self._shared, self._facts] if json else [self._shared]
         epilog = "\n  ".join(("examples:", *examples)) if examples else None
         added = self._added.add_parser(
@@ -117,7 +144,7 @@ class Commands:
 
 def say(message: str) -> None:
     """Tell people something on standard error."""
-    print(f"assetd: {explain.printable(message)}", file=sys.stderr)
+    print(f"assetd: {words.printable(message)}", file=sys.stderr)
 
 
 def workers(text: str) -> int:
@@ -274,8 +301,6 @@ def built(answer: Mapping[str, Any], arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: Some of the paths stand for nothing.
     """
-    from assetd import model
-
     errors = answer["errors"]
     unknown = [
         f"{path} is no source and no output of this project"
@@ -285,18 +310,13 @@ def built(answer: Mapping[str, Any], arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"schema": 1, **answer}))
     elif not unknown or len(unknown) < len(arguments.paths):
-        row = answer["batch"]
-        counts = ("changed", "built", "cached", "clean", "failed", "deleted")
-        tally = model.Batch(
-            row["id"], row["trigger"], 0.0, row["seconds"], *(row[name] for name in counts)
-        )
         for message in answer.get("messages", ()):
             say(message)
         print_errors(errors, sys.stderr)
-        outputs = explain.count(answer["outputs"], "output")
+        outputs = words.count(answer["outputs"], "output")
         wrong = len({(each["mount"], each["source"]) for each in errors})
-        fail = f"; {explain.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
-        print(f"{explain.batch(tally)}; {outputs}{fail}", file=sys.stderr)
+        fail = f"; {words.count(wrong, 'source fails', 'sources fail')}" if wrong else ""
+        print(f"{words.tally(answer['batch'])}; {outputs}{fail}", file=sys.stderr)
     if unknown:
         raise UsageError("\n".join(unknown))
     return SOMETHING_FAILS if errors else OK

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from assetd import client, command, explain
+from assetd import client, command, words
 from assetd.command import Commands
 from assetd.errors import DeadlineError, NotRunningError, UsageError
 
@@ -103,7 +103,7 @@ def _events(arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         if name not in EVENTS:
             near = command.near(name, EVENTS) or f": there are {', '.join(EVENTS)}"
-            raise UsageError(f'there is no event "{explain.printable(name)}"{near}')
+            raise UsageError(f'there is no event "{words.printable(name)}"{near}')
     with contextlib.closing(command.connect(arguments)) as connection:
         connection.subscribe(*arguments.names)
         while True:
@@ -154,7 +154,7 @@ def _errors(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts))
     else:
         for problem in problems:
-            print(explain.printable(problem))
+            print(words.printable(problem))
         command.print_errors(errors or [], sys.stdout)
         if errors is None:
             print("nothing has been built here yet: `assetd build` does it", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from assetd import command, explain
+from assetd import command, words
 from assetd.command import Commands
 from assetd.errors import NotRunningError, UsageError
 
@@ -65,8 +65,8 @@ def _init(arguments: argparse.Namespace) -> int:
     folder = os.path.realpath(os.path.join(start, arguments.folder))
     path, mounts = initial.write(folder)
     listed = ", ".join(mounts)
-    print(f"wrote {explain.printable(path)}", file=sys.stderr)
-    print(f"mounts: {explain.printable(listed)}; `assetd build` builds them", file=sys.stderr)
+    print(f"wrote {words.printable(path)}", file=sys.stderr)
+    print(f"mounts: {words.printable(listed)}; `assetd build` builds them", file=sys.stderr)
     more = "`assetd start` keeps them built; keep .assetd and the outputs out of version control"
     print(more, file=sys.stderr)
     return command.OK
@@ -113,7 +113,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
-    from assetd import history, once
+    from assetd import explain, history, once
 
     todo = once.dry_run(
         command.load(arguments), paths=command.places_of(arguments), force=arguments.force
@@ -123,7 +123,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, "would": rows}))
         return command.OK
     for place, reason in todo:
-        shown = explain.printable(place)
+        shown = words.printable(place)
         told = explain.reason(reason)
         # The sentence was made to stand alone; here its subject has just been named.
         told = f"it {told.removeprefix(shown).lstrip()}" if told.startswith(f"{shown} ") else told

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from assetd import command, explain
+from assetd import command, words
 from assetd.command import Commands
 from assetd.errors import ConfigError, NotRunningError, UsageError
 
@@ -55,16 +55,16 @@ def _verify(arguments: argparse.Namespace) -> int:
             command.say(message)
         for flaw in found.flaws:
             what = "" if flaw.what is None else f"  ({flaw.what})"
-            print(explain.printable(f"{flaw.fault.value:10}  {flaw.output}{what}"))
+            print(words.printable(f"{flaw.fault.value:10}  {flaw.output}{what}"))
         for flaw in right_again:
             done = "made again" if flaw.fault == "missing" else "replaced"
-            print(explain.printable(f"{done:10}  {flaw.output}  (it was {flaw.fault.value})"))
+            print(words.printable(f"{done:10}  {flaw.output}  (it was {flaw.fault.value})"))
         print(_verdict(found, repair=arguments.repair), file=sys.stderr)
     return command.SOMETHING_FAILS if found.flaws else command.OK
 
 
 def _verdict(found: "Audit", *, repair: bool) -> str:
-    outputs = explain.count(found.outputs, "output")
+    outputs = words.count(found.outputs, "output")
     verdict = f"{outputs}: all right"
     if found.flaws:
         kinds = [flaw.fault.value for flaw in found.flaws]
@@ -75,7 +75,7 @@ def _verdict(found: "Audit", *, repair: bool) -> str:
         cure = "; `assetd verify --repair` makes them again" if mendable else ""
         verdict = f"{outputs}: {told}{cure}"
     if found.foreign:
-        verdict += f" ({explain.count(found.foreign, 'other file')} beside them)"
+        verdict += f" ({words.count(found.foreign, 'other file')} beside them)"
     return verdict
 
 
@@ -150,10 +150,10 @@ def _clean(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts))
     else:
         for line in _removal_lines(facts, config):
-            print(explain.printable(line))
+            print(words.printable(line))
         for remark in facts["remarks"]:
             command.say(remark)
-        print(explain.printable(_removal_verdict(facts, config)), file=sys.stderr)
+        print(words.printable(_removal_verdict(facts, config)), file=sys.stderr)
     stays = facts["stuck"] or facts["kept"]
     return command.SOMETHING_FAILS if stays and not arguments.dry_run else command.OK
 
@@ -196,9 +196,9 @@ def _removal_verdict(facts: dict[str, Any], config: "Config") -> str:
 
     parts = []
     if facts["outputs"]:
-        parts.append(explain.count(len(facts["outputs"]), "output"))
+        parts.append(words.count(len(facts["outputs"]), "output"))
     if folders := len(facts["folders"]) + len(facts["roots"]):
-        parts.append(explain.count(folders, "folder"))
+        parts.append(words.count(folders, "folder"))
     if facts["state"]:
         parts.append(f"the state in {place.of(config.state_dir, config.project)}")
     verb = "would remove" if facts["dry_run"] else "removed"

@@ -3,14 +3,12 @@
 import argparse
 import contextlib
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
 
-from assetd import client, command, explain
+from assetd import client, command, words
 from assetd.command import Commands
 from assetd.errors import AlreadyRunningError, AssetdError, DeadlineError, NotRunningError
 
@@ -74,6 +72,8 @@ def _load(arguments: argparse.Namespace) -> Any:
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    import subprocess
+
     from assetd import logfile
 
     project = _load(arguments)
@@ -137,7 +137,7 @@ def _say_how_it_goes(status: Mapping[str, Any]) -> None:
     """What somebody who has just started it would ask next."""
     if status["errors"]:
         wrong = len({(each["mount"], each["source"]) for each in status["errors"]})
-        fail = explain.count(wrong, "source fails", "sources fail")
+        fail = words.count(wrong, "source fails", "sources fail")
         print(f"{fail}: `assetd errors` shows where", file=sys.stderr)
     elif status["state"] == "building":
         told = "it is building: `assetd status` says how it goes, `assetd sync` waits for it"
@@ -165,6 +165,9 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _restart(arguments: argparse.Namespace) -> int:
+    import shlex
+    import subprocess
+
     holder = client.holder(command.folders(arguments)[1])
     service = None if holder is None else _service_of(holder.pid)
     if service is not None:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 
-from assetd import command, explain
+from assetd import command, words
 from assetd.command import Commands
 
 
@@ -42,7 +42,7 @@ def _pause(arguments: argparse.Namespace) -> int:
         print("assetd goes on", file=sys.stderr)
         return command.OK
     running = status["queue"]["running"]
-    more = f"; {explain.count(running, 'job')} still run to their end" if running else ""
+    more = f"; {words.count(running, 'job')} still run to their end" if running else ""
     print(f"assetd is paused: it notes changes and builds nothing{more}", file=sys.stderr)
     return command.OK
 

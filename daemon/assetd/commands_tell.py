@@ -9,7 +9,7 @@ import sys
 import time
 from typing import BinaryIO, Final
 
-from assetd import command, explain
+from assetd import command, words
 from assetd.command import Commands
 from assetd.errors import AssetdError, DeadlineError, NotRunningError, UsageError
 
@@ -103,7 +103,7 @@ def _elsewhere(arguments: argparse.Namespace, path: str) -> str | None:
     if goes_to.startswith(("/dev/pts/", "/dev/tty")):
         return f"{who} runs in a terminal, {goes_to}: its log is there"
     if goes_to.startswith("/"):
-        return f"{who} writes its log to {explain.printable(goes_to)}"
+        return f"{who} writes its log to {words.printable(goes_to)}"
     return f"{who} was not started by `assetd start`: whoever started it has its log"
 
 

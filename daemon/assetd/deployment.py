@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from assetd import command, explain, service
+from assetd import command, service, words
 from assetd.errors import AlreadyRunningError, AssetdError, NotRunningError, UsageError
 from assetd.service import Scope, Unit, Written
 
@@ -162,7 +162,7 @@ def _print(arguments: argparse.Namespace, told: _Told, state: str) -> None:
         flag = "--user " if told.unit.scope is Scope.USER else ""
         name = shlex.quote(told.unit.name)
         lines.append(f"  its log: journalctl {flag}-u {name}")
-    print("\n".join(explain.printable(line) for line in lines))
+    print("\n".join(words.printable(line) for line in lines))
 
 
 # -- the service manager ----------------------------------------------------------------------

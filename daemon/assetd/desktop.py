@@ -7,7 +7,7 @@ import html
 import os
 from typing import Final
 
-from assetd import explain
+from assetd import words
 from assetd.engine import Engine
 from assetd.errand import Ending, Errands
 from assetd.model import Batch, Committed
@@ -63,7 +63,7 @@ class Desktop:
 
     def _text(self) -> tuple[str, str]:
         """The headline and the text below it."""
-        name = explain.printable(os.path.basename(self._engine.layout.root)) or "assetd"
+        name = words.printable(os.path.basename(self._engine.layout.root)) or "assetd"
         wrong = self._engine.standing.wrong
         if not wrong:
             return f"{name} is mended", "Everything builds again."
@@ -72,13 +72,13 @@ class Desktop:
             place = self._engine.layout.place(source)
             messages = [fault.message for _, fault in wrong[source].diagnostics]
             first, *_ = "\n".join(messages).splitlines() or [wrong[source].state.value]
-            lines.append(explain.printable(f"{place}: {first}")[:LENGTH_SHOWN])
+            lines.append(words.printable(f"{place}: {first}")[:LENGTH_SHOWN])
         if len(wrong) > FAULTS_SHOWN:
             lines.append(f"and {len(wrong) - FAULTS_SHOWN:,} more")
         # The text may have markup, so what looks like it is escaped; and notify-send undoes
         # backslashes (g_strcompress) before it is shown.
         body = html.escape("\n".join(lines), quote=False).replace("\\", "\\\\")
-        return f"{name}: {explain.count(len(wrong), 'source fails', 'sources fail')}", body
+        return f"{name}: {words.count(len(wrong), 'source fails', 'sources fail')}", body
 
     def _end(self, ending: Ending) -> None:
         self._running = False

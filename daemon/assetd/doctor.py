@@ -25,13 +25,13 @@ from assetd import config as configs
 from assetd import place as places
 from assetd.config import Config
 from assetd.errors import AssetdError, ConfigError, DeadlineError, NotRunningError, RecordError
-from assetd.explain import count, duration, printable
 from assetd.model import Problem
 from assetd.record import CorruptRecordError, Reader
 from assetd.registry import Project
 from assetd.survey import Layout
 from assetd.tree import TreeError, grow
 from assetd.watch import walk
+from assetd.words import count, duration, printable
 
 SCHEMA: Final = 1
 ANSWER_SECONDS: Final = 3.0

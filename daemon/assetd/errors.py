@@ -4,8 +4,10 @@ A user's broken source is no exception: it is a value, `model.Diagnostic`.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from assetd.model import Problem
+if TYPE_CHECKING:  # `assetd status` has no use for the vocabulary, and it takes its time
+    from assetd.model import Problem
 
 
 class AssetdError(Exception):
@@ -19,7 +21,7 @@ class ConfigError(AssetdError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence["Problem"]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

@@ -1,9 +1,11 @@
-"""Sentences for people: causes, batches, times and names.  Pure."""
+"""Sentences for people about causes, batches and what is wrong.  Pure."""
 
-import time
+from dataclasses import asdict
 from typing import Final
 
+from assetd import words
 from assetd.model import Batch, Cause, Diagnostic, Reason
+from assetd.words import printable, short
 
 _SENTENCES: Final = {
     Cause.NEW: "it is new",
@@ -45,72 +47,12 @@ def reason(reason: Reason) -> str:
     return printable(text)
 
 
-def short(digest: str) -> str:
-    """A digest as people compare it."""
-    return digest[:8]
-
-
-def printable(text: str) -> str:
-    """*text* without anything that a terminal would obey: escapes, newlines, raw bytes."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as a surrogate escape
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """`1 source`, `2 sources`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """A time span in the unit that fits."""
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
-
-
-def ago(when: float) -> str:
-    """How long ago a moment was, from seconds since the epoch."""
-    passed = time.time() - when
-    if passed < 2:
-        return "just now"
-    # Moments are kept to the second: tenths of it would be made up.
-    return f"{passed:.0f} s ago" if passed < 119.5 else f"{duration(passed)} ago"
-
-
 def batch(batch: Batch) -> str:
     """What a batch did, as a sentence."""
-    parts = [
-        f"{number:,} {word}"
-        for number, word in (
-            (batch.built, "built"),
-            (batch.cached, "from the store"),
-            (batch.clean, "unchanged"),
-            (batch.failed, "failed"),
-            (batch.deleted, "deleted"),
-        )
-        if number
-    ]
-    return f"{', '.join(parts) or 'nothing to do'} in {duration(batch.seconds)}"
+    return words.tally(asdict(batch))
 
 
 def diagnostic(diagnostic: Diagnostic) -> list[str]:
     """What is wrong and where, with the line it is about and a caret below it."""
-    lines = [printable(str(diagnostic))]
-    if diagnostic.excerpt is not None and diagnostic.line is not None:
-        margin = f"{diagnostic.line:>5} | "
-        shown = diagnostic.excerpt.replace("\t", " ")
-        lines.append(margin + printable(shown))
-        if diagnostic.column is not None and 0 < diagnostic.column <= len(shown) + 1:
-            lead = printable(shown[: diagnostic.column - 1])
-            lines.append(" " * len(margin[:-2]) + "| " + " " * len(lead) + "^")
-    return lines
+    shown = words.excerpt(diagnostic.excerpt, diagnostic.line, diagnostic.column)
+    return [printable(str(diagnostic)), *shown]

@@ -28,7 +28,8 @@ def held(state_dir: str, listens_at: str | None = None) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
             os.ftruncate(fd, 0)
-            told = f"{os.getpid()}\n{listens_at or ''}"
+            # Its own inode: in a copy of the project it says nothing of the copy.
+            told = f"{os.getpid()}\n{listens_at or ''}\n{os.fstat(fd).st_ino}\n"
             os.pwrite(fd, os.fsencode(told), 0)
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from assetd import explain, logfile
+from assetd import explain, logfile, words
 from assetd.model import Batch, Reason
 
 LINES_PER_WINDOW: Final = 100
@@ -161,7 +161,7 @@ def _plain(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, An
                 plain["trigger"] = value.trigger
                 plain["what"] = explain.batch(value)
             case str():
-                plain[key] = explain.printable(value)
+                plain[key] = words.printable(value)
             case _:
                 plain[key] = value
     return plain

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from assetd import __version__, explain
+from assetd import __version__, words
 from assetd.engine import Engine, State
 from assetd.log import Log
 from assetd.model import Batch, Committed, EntryState, NodeState
@@ -323,7 +323,7 @@ def _by(
     else:
         family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in sorted(values.items()):
-        family.add_metric([explain.printable(part) for part in key], value)
+        family.add_metric([words.printable(part) for part in key], value)
     return family
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
-from assetd import explain, lock, recovery, report
+from assetd import lock, recovery, report, words
 from assetd.engine import Engine, Order
 from assetd.model import Place, Reason
 from assetd.record import CorruptRecordError
@@ -43,7 +43,7 @@ def build(
         def tell(event: str, *, level: str = "info", **fields: Any) -> None:
             if level != "info" and event != "failed":
                 shown = ", ".join(f"{k}: {v}" for k, v in fields.items())
-                messages.append(explain.printable(f"{event.replace('_', ' ')}: {shown}"))
+                messages.append(words.printable(f"{event.replace('_', ' ')}: {shown}"))
 
         began = time.monotonic()
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from assetd import explain
-from assetd.explain import count, printable
-from assetd.model import Batch, Diagnostic
+from assetd import words
+from assetd.words import count, printable
 
 Facts: TypeAlias = Mapping[str, Any]
 
@@ -93,7 +92,7 @@ def _headline(status: Facts, paint: _Paint) -> str:
     style = {"idle": "green", "stopping": "yellow", "paused": "yellow"}.get(state, "bold")
     if "uptime_s" not in status:  # it has the project, and does not answer yet
         return f"assetd is {paint(style, state)} at {project} (pid {status['pid']})"
-    up = explain.duration(status["uptime_s"])
+    up = words.duration(status["uptime_s"])
     return f"assetd is {paint(style, state)} at {project}, up for {up} (pid {status['pid']})"
 
 
@@ -131,7 +130,7 @@ def _work(status: Facts) -> list[tuple[str, str]]:
     latency = status["latency_ms"]
     if latency["samples"]:
         told = ", ".join(
-            f"{explain.duration(latency[key] / 1000)} {key}" for key in ("p50", "p95", "p99")
+            f"{words.duration(latency[key] / 1000)} {key}" for key in ("p50", "p95", "p99")
         )
         rows.append(("latency", f"{told}, of {count(latency['samples'], 'save')}"))
     return rows
@@ -151,7 +150,7 @@ def _advice(status: Facts, paint: _Paint) -> list[str]:
         lines.append("changes are noted, and nothing is built until `assetd resume`")
     watch = status.get("watch", {})
     if watch.get("backend") == "polling":
-        every = explain.duration(watch["interval_s"])
+        every = words.duration(watch["interval_s"])
         lines.append(f"polling: looks for changes every {every}, as the configuration says")
     if watch.get("unwatched"):
         folders = count(watch["unwatched"], "folder")
@@ -179,21 +178,9 @@ def _batch(facts: Facts) -> str:
     if facts["trigger"] is None:
         return f"{facts['id']}, of which no more is known"
     head = f"{facts['id']} ({facts['trigger']})"
-    tally = Batch(
-        facts["id"],
-        facts["trigger"],
-        0.0,
-        facts["seconds"],
-        facts["changed"],
-        facts["built"],
-        facts["cached"],
-        facts["clean"],
-        facts["failed"],
-        facts["deleted"],
-    )
     if facts["finished_at"] is None:
         return f"{head}, not finished"
-    return f"{head}, {_when(facts['finished_at'])}: {explain.batch(tally)}"
+    return f"{head}, {_when(facts['finished_at'])}: {words.tally(facts)}"
 
 
 def _when(text: str) -> str:
@@ -201,7 +188,7 @@ def _when(text: str) -> str:
     moment = datetime.fromisoformat(text)
     passed = (datetime.now(UTC) - moment).total_seconds()
     if passed < _DAY_SECONDS:
-        return explain.ago(moment.timestamp())
+        return words.ago(moment.timestamp())
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
@@ -254,8 +241,7 @@ def _fault(fault: Facts, paint: _Paint) -> list[str]:
     lines = [f"{paint('bold', where)}: {paint('red', printable(first))}"]
     lines += [f"  {printable(line)}" for line in more]
     # The head is ours, the excerpt with its caret is everybody's.
-    told = Diagnostic("", None, fault["line"], fault["column"], fault["excerpt"])
-    lines += explain.diagnostic(told)[1:]
+    lines += words.excerpt(fault["excerpt"], fault["line"], fault["column"])
     return lines
 
 
@@ -287,7 +273,7 @@ def why(story: Facts, *, color: bool) -> list[str]:
         rows.append((told, printable(story["reason"]["sentence"])))
         rows.append(("batch", _batch(story["batch"])))
     for name, values in (
-        ("took", [explain.duration(story["seconds"])] if story.get("chain") else []),
+        ("took", [words.duration(story["seconds"])] if story.get("chain") else []),
         ("chain", _chain(story.get("chain", ()))),
         ("outputs", _outputs(story)),
         ("needs", _needs(story["depends_on"]) if story.get("chain") else []),
@@ -307,7 +293,7 @@ def _title(story: Facts, paint: _Paint) -> str:
     if story["kind"] == "dependency":
         if story["state"] == "absent":
             return f"{path} is not there; it was looked for"
-        digest = f" ({explain.short(story['digest'])})" if story["digest"] else ""
+        digest = f" ({words.short(story['digest'])})" if story["digest"] else ""
         return f"{path}{digest} is no source of its own; others are made from it"
     source = printable(story["source"])
     if story["kind"] == "output":
@@ -335,7 +321,7 @@ def _chain(chain: Sequence[Facts]) -> list[str]:
                 printable(node["processor"]),
                 printable(node["path"]),
                 node["state"],
-                explain.duration(node["seconds"]) if node["seconds"] else "",
+                words.duration(node["seconds"]) if node["seconds"] else "",
             )
             for node in chain
         ]
@@ -345,13 +331,13 @@ def _chain(chain: Sequence[Facts]) -> list[str]:
 def _outputs(story: Facts) -> list[str]:
     found = []
     for output in story.get("outputs", ()):
-        there = f" ({explain.short(output['digest'])})" if output["in_place"] else ", not in place"
+        there = f" ({words.short(output['digest'])})" if output["in_place"] else ", not in place"
         found.append(printable(output["path"]) + there)
     return found
 
 
 def _needs(needs: Facts) -> list[str]:
-    files = [f"{each['path']} ({explain.short(each['digest'])})" for each in needs["files"]]
+    files = [f"{each['path']} ({words.short(each['digest'])})" for each in needs["files"]]
     globs = [f"{each['folder']}/{each['pattern']}" for each in needs["globs"]]
     found = _several(files) + _several(globs)
     if needs["absent"]:
@@ -369,7 +355,7 @@ def _past(history: Sequence[Facts]) -> list[str]:
         when = _when(batch["finished_at"]) if batch.get("finished_at") else ""
         result = str(_ENDS.get(each["result"], each["result"]))
         sentence = printable(each["reason"]["sentence"])
-        took = explain.duration(each["seconds"]) if each["seconds"] else ""
+        took = words.duration(each["seconds"]) if each["seconds"] else ""
         rows.append((f"batch {batch['id']}", when, result, took, sentence))
     return _table(rows)
 
@@ -380,7 +366,7 @@ def _past(history: Sequence[Facts]) -> list[str]:
 def tree(tree: Facts, *, color: bool) -> list[str]:
     """The answer to `assetd tree PATH`."""
     paint = _Paint(color=color)
-    digest = f" {paint('dim', explain.short(tree['digest']))}" if tree["digest"] else ""
+    digest = f" {paint('dim', words.short(tree['digest']))}" if tree["digest"] else ""
     state = "" if tree["state"] == "ok" else f"  {paint('red', tree['state'])}"
     lines = [f"{paint('bold', printable(tree['source']))}{digest}{state}"]
     lines += _branches([_node(node, paint) for node in tree["nodes"]])
@@ -393,7 +379,7 @@ _Branch: TypeAlias = tuple[str, list["_Branch"]]
 
 def _node(node: Facts, paint: _Paint) -> _Branch:
     style = {"failed": "red", "waiting": "yellow", "built": "green"}.get(node["state"], "dim")
-    took = f"  {explain.duration(node['seconds'])}" if node["seconds"] else ""
+    took = f"  {words.duration(node['seconds'])}" if node["seconds"] else ""
     line = f"{printable(node['processor'])} {printable(node['version'])}  "
     line += paint(style, node["state"]) + took
     if node["failure"] is not None:
@@ -402,7 +388,7 @@ def _node(node: Facts, paint: _Paint) -> _Branch:
 
 
 def _made(made: Facts, paint: _Paint) -> _Branch:
-    line = f"{printable(made['path'])} {paint('dim', explain.short(made['digest']))}"
+    line = f"{printable(made['path'])} {paint('dim', words.short(made['digest']))}"
     if made["is_output"]:
         told = paint("green", "in place") if made["in_place"] else paint("yellow", "not in place")
         line += f"  {made['bytes']:,} bytes, {told}"
@@ -472,7 +458,7 @@ def _pace(status: Facts) -> list[tuple[str, str]]:
     rows = [("queue", told)]
     saves = status["saves_ms"]
     if saves:
-        least, most = (explain.duration(each / 1000) for each in (min(saves), max(saves)))
+        least, most = (words.duration(each / 1000) for each in (min(saves), max(saves)))
         rows.append(("saves", f"{_sparkline(saves)}  {least} to {most}"))
     return rows
 

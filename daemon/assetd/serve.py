@@ -14,7 +14,7 @@ import time
 from types import FrameType
 from typing import Final
 
-from assetd import client, explain, recovery
+from assetd import client, recovery, words
 from assetd.batch_command import BatchCommand
 from assetd.control import Control
 from assetd.desktop import Desktop
@@ -159,15 +159,15 @@ def _tell_hanging(engine: Engine, tell: Tell, *, hangs: bool) -> None:
 
 
 def _sentence(engine: Engine) -> str:
-    sources = explain.count(engine.standing.sources, "source")
+    sources = words.count(engine.standing.sources, "source")
     wrong = (
-        f", {explain.count(len(engine.standing.wrong), 'fails', 'fail')}"
+        f", {words.count(len(engine.standing.wrong), 'fails', 'fail')}"
         if engine.standing.wrong
         else ""
     )
     refused = f"  Configuration not taken: {engine.problems[0]}" if engine.problems else ""
     if engine.state is State.IDLE:
-        return f"Idle: {sources}, {explain.count(engine.outputs, 'output')}{wrong}.{refused}"
+        return f"Idle: {sources}, {words.count(engine.outputs, 'output')}{wrong}.{refused}"
     return f"{engine.state.value.capitalize()}: {sources}{wrong}.{refused}"
 
 
