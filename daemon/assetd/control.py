@@ -145,6 +145,8 @@ class Control:
             self._engine.selector.register(
                 door, selectors.EVENT_READ, lambda mask, c=each: self._on_client(c, mask)
             )
+            # Its request is mostly there already: it need not wait for another turn of the loop.
+            self._on_client(each, selectors.EVENT_READ)
 
     def _on_client(self, each: _Client, mask: int) -> None:
         if each not in self._clients:
