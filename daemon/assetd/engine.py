@@ -675,12 +675,13 @@ class Engine:
             self._scan(place, "watch", each.serial)
             for source in self._leading_to(place):
                 self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
+        blocked = list(self._blocked()) if outputs else []
         for path, each in outputs:
             for output in self.record.outputs_below(path):
                 self.lookout.watch_output_folder(output.path.rpartition("/")[0])
                 self._look_at_output(output.path, each.serial)
             self._look_at_output(path, each.serial)
-            for source, claim in self._blocked():
+            for source, claim in blocked:
                 # What was in the way may have been a file where a folder has to be.
                 if places.is_below(claim, path):
                     self._suspect(source, each.serial, Lane.URGENT)
