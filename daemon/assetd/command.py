@@ -259,6 +259,17 @@ def connect(
     return client.connect(*folders(arguments), patience_seconds)
 
 
+def service_of(cgroups: str) -> tuple[str, bool] | None:
+    """The service unit that a process runs as, and whether it is a user's; None if it is none.
+
+    Args:
+        cgroups: As in `/proc/PID/cgroup`.
+    """
+    services = re.findall(r"([^/\n]+\.service)(?=/|$)", cgroups, re.MULTILINE)
+    own = [name for name in services if not name.startswith("user@")]
+    return (own[-1], len(own) < len(services)) if own else None
+
+
 def places_of(arguments: argparse.Namespace) -> list[str]:
     """The PATHs as the engine names them: places of sources, names of outputs."""
     if not arguments.paths:
@@ -302,9 +313,11 @@ def built(answer: Mapping[str, Any], arguments: argparse.Namespace) -> int:
         UsageError: Some of the paths stand for nothing.
     """
     errors = answer["errors"]
+    # Mostly there are none, and the configuration need not be read once more.
+    named = zip(arguments.paths, places_of(arguments), strict=True) if answer["unknown"] else ()
     unknown = [
         f"{path} is no source and no output of this project"
-        for path, place in zip(arguments.paths, places_of(arguments), strict=True)
+        for path, place in named
         if place in answer["unknown"]
     ]
     if arguments.json:

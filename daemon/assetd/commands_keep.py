@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from assetd import command, words
 from assetd.command import Commands
-from assetd.errors import ConfigError, NotRunningError, UsageError
+from assetd.errors import ConfigError, NotRunningError
 
 if TYPE_CHECKING:  # what a command does is imported by that command
     from assetd.audit import Audit
@@ -80,16 +80,14 @@ def _verdict(found: "Audit", *, repair: bool) -> str:
 
 
 def _audit(arguments: argparse.Namespace, also: Sequence[str] = ()) -> "Audit":
-    from assetd import audit, client
-    from assetd.record import CorruptRecordError, Reader
+    from assetd import audit, client, history
+    from assetd.record import CorruptRecordError
 
     project, state_dir = command.folders(arguments)
     try:
-        with contextlib.closing(Reader(os.path.join(state_dir, "record.sqlite"))) as reader:
+        with history.opened(state_dir) as reader:
             in_use = client.holder(state_dir) is not None
             return audit.examine(reader, project, in_use=in_use, also=also)
-    except FileNotFoundError:
-        raise UsageError("nothing has been built here yet: `assetd build` does it") from None
     except CorruptRecordError as error:
         raise CorruptRecordError(
             f"the record is damaged, so what was made is not known: {error}; "

@@ -86,14 +86,14 @@ def _start(arguments: argparse.Namespace) -> int:
             "`assetd restart` starts it anew, `assetd status` asks it"
         )
     log_path = logfile.path_in(config.state_dir)
-    words = [sys.executable, "-P", "-m", "assetd", "run", "--config", config.file]
-    words += ["--log-format", arguments.log_format]
+    argv = [sys.executable, "-P", "-m", "assetd", "run", "--config", config.file]
+    argv += ["--log-format", arguments.log_format]
     if arguments.workers is not None:
-        words += ["-j", str(arguments.workers)]
+        argv += ["-j", str(arguments.workers)]
     with _opened(log_path) as log:
         began = log.tell()
         process = subprocess.Popen(
-            words,
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -172,9 +172,9 @@ def _restart(arguments: argparse.Namespace) -> int:
     service = None if holder is None else _service_of(holder.pid)
     if service is not None:
         # Its manager would take our end for a failure, or never know of the new one.
-        words = ["systemctl", *service]
-        print(f"assetd runs as a service: {shlex.join(words)}", file=sys.stderr)
-        return subprocess.run(words, check=False).returncode
+        argv = ["systemctl", *service]
+        print(f"assetd runs as a service: {shlex.join(argv)}", file=sys.stderr)
+        return subprocess.run(argv, check=False).returncode
     _load(arguments)  # a configuration that is refused must not cost the daemon that runs
     with contextlib.suppress(NotRunningError):
         _stop(arguments)
@@ -185,13 +185,13 @@ def _service_of(pid: int) -> tuple[str, ...] | None:
     """The words that restart the service that *pid* runs as; None if it is none."""
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            path = file.read().rstrip().rpartition(":")[2]
+            service = command.service_of(file.read())
     except OSError:
         return None
-    unit = os.path.basename(path)
-    if not unit.startswith("assetd") or not unit.endswith(".service"):
+    if service is None or not service[0].startswith("assetd"):
         return None
-    return ("--user", "restart", unit) if "/user@" in path else ("restart", unit)
+    unit, is_users = service
+    return ("--user", "restart", unit) if is_users else ("restart", unit)
 
 
 def _is_alive(pid: int) -> bool:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import re
 import shlex
 import sys
 import time
@@ -113,9 +112,8 @@ def journal_command(cgroups: str) -> str | None:
     Args:
         cgroups: As in `/proc/PID/cgroup`.
     """
-    services = re.findall(r"([^/\n]+\.service)(?=/|$)", cgroups, re.MULTILINE)
-    managers = [name for name in services if name.startswith("user@")]
-    own = [name for name in services if name not in managers]
-    if not own:
+    service = command.service_of(cgroups)
+    if service is None:
         return None
-    return f"journalctl {'--user ' if managers else ''}-u {shlex.quote(own[-1])} -f"
+    unit, is_users = service
+    return f"journalctl {'--user ' if is_users else ''}-u {shlex.quote(unit)} -f"
