@@ -71,13 +71,13 @@ def _install(arguments: argparse.Namespace, scope: Scope) -> int:
     unit = service.unit(scope, config.project, os.environ)
     told = _Told(unit)
     systemd = _reach(scope)
-    words = (sys.executable, "-P", "-m", "assetd", "run", "--config", config.file)
+    argv = (sys.executable, "-P", "-m", "assetd", "run", "--config", config.file)
     made_for = _user(arguments.run_as, config.project) if scope is Scope.SYSTEM else None
     settings = service.settings(
         unit,
         service.Setting(
             description=f"assetd: builds the web assets of {config.project}, and keeps them right",
-            words=words,
+            words=argv,
             writable=(config.project, config.out_dir, config.state_dir),
             seen=(
                 *(mount.folder for mount in config.mounts),

@@ -45,10 +45,10 @@ class Desktop:
         if config.notify != "desktop":
             return
         urgency = "critical" if broken else "normal"
-        words = [PROGRAM, "--app-name=assetd", f"--urgency={urgency}", "--", *self._text()]
+        argv = [PROGRAM, "--app-name=assetd", f"--urgency={urgency}", "--", *self._text()]
         try:
             self._errands.run(
-                words,
+                argv,
                 folder=config.project,
                 given=b"",
                 limit_seconds=LIMIT_SECONDS,

@@ -2,9 +2,9 @@
 
 Append-only.  A line has a checksum, the number of the commit that it is of, the boot that it was
 written in, and for each output its digest (none: it was to be deleted) and its source.  It is
-written before the change is carried
-out, so the file holds the output's old digest or its new one: the disk says which.  Nothing in
-it is ever needed while the record is whole, so a disk that refuses a line costs nothing now.
+written before the change is carried out, so the file holds the output's old digest or its new
+one: the disk says which.  Nothing in it is ever needed while the record is whole, so a disk that
+refuses a line costs nothing now.
 """
 
 import contextlib
