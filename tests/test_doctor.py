@@ -396,5 +396,5 @@ def test_a_clock_behind_the_record_deserves_a_warning(site: Site) -> None:
     site.run("build", check=True)
     with contextlib.closing(Record(str(site.root / ".assetd/record.sqlite"))) as record:
         (last,) = record.last_batches(1)
-        record.finish_batch(replace(last, finished_at=time.time() + 7200))
+        record.finish_batch(last._replace(finished_at=time.time() + 7200))
     assert "the clock has been set back" in the(examined(site), "record", "warning")["message"]

@@ -1,7 +1,7 @@
 """Plans: what must be done and why, from a record and a disk that are dicts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -87,7 +87,7 @@ class World:
         """A file that was built from what it is now, with its outputs in place."""
         source = self.add(path, *outputs, mount=mount)
         claims = outputs or (path,)
-        record = replace(NodeRecord("p", path, "1", "o", "d"), **node)
+        record = NodeRecord("p", path, "1", "o", "d")._replace(**node)
         self.entries[source] = Entry(source, OLD, "d", EntryState.OK, claims, (record,))
         self.outputs |= {claim: Output(claim, source, "x", None) for claim in claims}
         return source
@@ -98,7 +98,7 @@ class World:
 
     def state(self, source: Source, state: EntryState) -> None:
         """Record the source in another state."""
-        self.entries[source] = replace(self.entries[source], state=state)
+        self.entries[source] = self.entries[source]._replace(state=state)
 
     def make(self, *suspects: Source, asked: Mapping[Source, Reason] | None = None) -> Plan:
         every: dict[Source, Reason | None] = dict.fromkeys(suspects)
@@ -184,7 +184,7 @@ def test_a_changed_source_is_built(world: World, seen: Sighting, new: Digest | N
 def test_a_stamp_that_proves_nothing_asks_for_a_look_inside(world: World) -> None:
     """It was taken in the tick of the last write; the digest decides."""
     source = world.built("a")
-    world.entries[source] = replace(world.entries[source], stamp=None)
+    world.entries[source] = world.entries[source]._replace(stamp=None)
     assert {source: [Cause.SOURCE_CHANGED]} == causes(world.make(source))
     world.disk[source] = Sighting(OLD, "d")
     assert causes(world.make(source)) == {}
@@ -270,7 +270,7 @@ def test_an_output_that_is_missing_or_anothers_is_a_reason(world: World) -> None
     """A source stands for all that it claims."""
     source = world.built("a", "x", "y", "z")
     del world.outputs["x"]
-    world.outputs["z"] = replace(world.outputs["z"], source=Source("site", "other"))
+    world.outputs["z"] = world.outputs["z"]._replace(source=Source("site", "other"))
     assert [
         (source, [Reason(Cause.OUTPUT_MISSING, "x"), Reason(Cause.OUTPUT_MISSING, "z")])
     ] == reasons(world.make(source))
@@ -292,7 +292,7 @@ def test_what_may_go_away_by_itself_is_tried_again(world: World, where: str) -> 
     source = world.built("a", failure=transient if where == "node" else None)
     world.state(source, EntryState.BLOCKED if where == "blocked" else EntryState.FAILED)
     if where == "problem":
-        world.entries[source] = replace(world.entries[source], problem=transient)
+        world.entries[source] = world.entries[source]._replace(problem=transient)
     assert [(source, [Reason(Cause.RETRY, "p" if where == "node" else None)])] == reasons(
         world.make(source)
     )

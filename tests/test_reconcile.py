@@ -1,7 +1,7 @@
 """Reconciling: from what jobs came to, to what one commit does to the record and the outputs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -138,7 +138,7 @@ def test_a_built_source_is_recorded_and_its_outputs_published(root: Root) -> Non
                 ),
             ),
             (),
-            replace(BATCH, changed=1, built=1),
+            BATCH._replace(changed=1, built=1),
         )
         == done
     )
@@ -158,22 +158,22 @@ def test_each_outcome_counts_once_and_on_top_of_what_was_counted(root: Root) -> 
         done.tally.clean,
         done.tally.failed,
     ) == (5, 1, 1, 2, 1)
-    mixed = replace(outcome(NodeState.BUILT), nodes=(node(NodeState.CACHED), node(NodeState.BUILT)))
+    mixed = outcome(NodeState.BUILT)._replace(nodes=(node(NodeState.CACHED), node(NodeState.BUILT)))
     again = reconcile(
         done.tally, [Finished(planned(A, None), mixed)], (), (), lambda _o: None, lambda _o: ()
     )
-    assert replace(done.tally, changed=6, built=2) == again.tally
+    assert done.tally._replace(changed=6, built=2) == again.tally
 
 
 def test_a_clean_source_keeps_the_story_of_its_last_build(root: Root) -> None:
     """Looked at and found as it was: only what proves it is new."""
     root.holds("a.css", A)
     old = entry(A, "a.css")
-    clean = replace(outcome(NodeState.CLEAN, "a.css"), nodes=(replace(OLD_NODE, seconds=0.0),))
-    clean = replace(clean, nodes=(replace(clean.nodes[0], state=NodeState.CLEAN),))
+    clean = outcome(NodeState.CLEAN, "a.css")._replace(nodes=(OLD_NODE._replace(seconds=0.0),))
+    clean = clean._replace(nodes=(clean.nodes[0]._replace(state=NodeState.CLEAN),))
     done = root.reconcile((planned(A, old, "a.css"), clean))
-    kept = replace(OLD_NODE, state=NodeState.CLEAN)
-    assert (replace(old, digest="d2", nodes=(kept,)),) == done.change.put
+    kept = OLD_NODE._replace(state=NodeState.CLEAN)
+    assert (old._replace(digest="d2", nodes=(kept,)),) == done.change.put
     assert (done.change.publish, done.change.delete, done.tally.clean) == ((), (), 1)
 
 
@@ -222,7 +222,7 @@ def test_a_source_that_went_while_it_was_built_is_dropped_and_looked_at_again(ro
 def test_an_unsettled_source_changes_nothing_and_is_looked_at_again(root: Root) -> None:
     """What was read while it changed is worth nothing."""
     root.holds("a.css", A)
-    unsettled = replace(outcome(NodeState.BUILT, "b.css", staged=("b.css",)), settled=False)
+    unsettled = outcome(NodeState.BUILT, "b.css", staged=("b.css",))._replace(settled=False)
     done = root.reconcile((planned(A, entry(A, "a.css"), "b.css"), unsettled))
     assert Reconciled(Change(7), (A,), BATCH) == done
 
@@ -305,11 +305,11 @@ def test_an_override_deletes_what_nobody_else_claims(root: Root) -> None:
     root.holds("other", A)
     root.claims = {"a.css": [A, B], "a.map": [B], "other": [B]}
     reason = Reason(Cause.OVERRIDDEN, "site/a")
-    lost = replace(entry(B, "a.css", "a.map", "other", state=EntryState.OVERRIDDEN), reason=reason)
+    lost = entry(B, "a.css", "a.map", "other", state=EntryState.OVERRIDDEN)._replace(reason=reason)
     done = root.reconcile(restate=[lost])
     assert (Deletion("a.map", B, "old", reason),) == done.change.delete
-    assert (replace(lost, batch=7),) == done.change.put
-    assert replace(BATCH, changed=1) == done.tally
+    assert (lost._replace(batch=7),) == done.change.put
+    assert BATCH._replace(changed=1) == done.tally
 
 
 @pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.CONFLICT])
@@ -331,7 +331,7 @@ def test_dropped_entries_lose_their_outputs_and_are_forgotten(root: Root) -> Non
         Reconciled(
             Change(7, drop=((A, reason),), delete=(Deletion("a.css", A, "old", reason),)),
             (),
-            replace(BATCH, changed=1),
+            BATCH._replace(changed=1),
         )
         == done
     )

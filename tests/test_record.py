@@ -6,7 +6,6 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def commit(
     reason = Reason(Cause.SOURCE_GONE)
     change = Change(
         batch.id,
-        tuple(replace(each, batch=batch.id) for each in put),
+        tuple(each._replace(batch=batch.id) for each in put),
         tuple((source, reason) for source in drop),
         files,
         publish,
@@ -237,7 +236,7 @@ def test_the_ownership_of_an_output_moves_with_the_commit(record: Record) -> Non
     theme, own = entry("a.css", mount="theme"), entry("a.css", mount="assets")
     commit(record, theme, publish=(published(theme.source),))
     new = "cd" * 32
-    overridden = replace(theme, state=EntryState.OVERRIDDEN, nodes=())
+    overridden = theme._replace(state=EntryState.OVERRIDDEN, nodes=())
     commit(record, own, overridden, publish=(published(own.source, new, DIGEST),))
     assert record.output("a.css") == Output("a.css", own.source, new, STAMP)
     assert set(record.claimants("a.css")) == {own.source, theme.source}
@@ -263,7 +262,7 @@ def test_an_output_that_could_not_be_replaced_is_still_ours(record: Record) -> N
     other = entry("a.css", mount="theme", problem=why)
     commit(
         record,
-        replace(other, state=EntryState.BLOCKED),
+        other._replace(state=EntryState.BLOCKED),
         drop=(one.source,),
         publish=(published(other.source, new, DIGEST),),
         placed={},
@@ -320,7 +319,7 @@ def test_why_can_be_asked_days_later(record: Record) -> None:
 
 def test_a_source_that_turned_out_as_it_was_tells_its_story_once(record: Record) -> None:
     """Looking at it again, without a build, is no event in its life."""
-    one = replace(entry("a.css"), batch=1)
+    one = entry("a.css")._replace(batch=1)
     batch = record.open_batch("test")
     for _ in range(2):
         record.commit(0, Change(batch.id, (one,)), Done({}, {}, (), {}, {}), batch)
@@ -333,7 +332,7 @@ def test_what_was_intended_and_not_committed_is_there_after_a_crash(tmp_path: Pa
     source = Source("assets", NAMES[-2])
     change = Change(
         7,
-        (replace(entry(NAMES[-2], on_file(NAMES[3])), batch=7),),
+        (entry(NAMES[-2], on_file(NAMES[3]))._replace(batch=7),),
         ((Source("assets", "gone"), Reason(Cause.SOURCE_GONE, "gone")),),
         (FileFact(NAMES[3], STAMP, DIGEST),),
         (Publication(NAMES[-2], source, DIGEST, "/staging/1", None),),
@@ -649,7 +648,7 @@ def test_whatever_is_done_to_a_record_its_checksums_are_right(record: Record) ->
             case 0:
                 record.disown([name])
             case 1:
-                record.restamp_output(name, replace(STAMP, size=dice.randrange(99)))
+                record.restamp_output(name, STAMP._replace(size=dice.randrange(99)))
             case 2:
                 record.refresh((FileFact("x", STAMP, DIGEST),), ((source, STAMP),))
             case 3:

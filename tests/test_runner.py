@@ -99,7 +99,7 @@ class Bench:
             self.runner = Runner(str(self.root), mounts, str(self.staging), store, {})
         known = self.jobs.get(path, Job(1, Source("site", path)))
         published = {name: digest_bytes(text.encode()) for name, text in self.out.items()}
-        outcome = self.runner.run(replace(known, published=published, force=force))
+        outcome = self.runner.run(known._replace(published=published, force=force))
         # Whatever happened in a job, staging holds the outputs that it hands over alone.
         staged = {os.path.basename(s.staged) for s in outcome.staged}
         assert staged == set(os.listdir(self.staging))
@@ -109,7 +109,7 @@ class Bench:
             self.out[each.output] = content.decode()
             os.unlink(each.staged)
         if outcome.settled and outcome.died is None:
-            self.jobs[path] = replace(known, nodes=outcome.nodes)
+            self.jobs[path] = known._replace(nodes=outcome.nodes)
         return outcome
 
     def states(self, path: str = "a.txt", *, force: bool = False) -> list[NodeState]:

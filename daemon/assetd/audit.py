@@ -7,7 +7,7 @@ the engine's business.
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -143,7 +143,7 @@ def _settled(
             now = reader.output(before.path)
             if now is None or seen.digest == now.digest:
                 continue
-            same = replace(now, stamp=None) == replace(before, stamp=None)
+            same = now._replace(stamp=None) == before._replace(stamp=None)
             if late or (same and before.path not in busy):
                 found.append((now, seen))
             else:

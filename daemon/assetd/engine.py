@@ -1057,8 +1057,8 @@ class Engine:
             return outcome
         # Out of memory again, say: each try takes memory from everything else.
         told = f"{outcome.died.message}, {CRASH_LIMIT} times over: left alone until it changes"
-        died = replace(outcome.died, message=told, transient=False)
-        return replace(outcome, died=died)
+        died = outcome.died._replace(message=told, transient=False)
+        return outcome._replace(died=died)
 
     # -- commits --------------------------------------------------------------------------
 
@@ -1099,7 +1099,7 @@ class Engine:
                 torn=self._torn,
             )
         deleted = result.tally.deleted + len(done.deleted)
-        open_batch.tally = replace(result.tally, deleted=deleted)
+        open_batch.tally = result.tally._replace(deleted=deleted)
         change = turned_out(change, done, record.entry)
         self._finish(_Commit(piece, result, intent, change, done))
 
@@ -1111,7 +1111,7 @@ class Engine:
             if (stamp := self._repairs.get(publication.output)) is not None
             and (output := self.record.output(publication.output)) is not None
         ]
-        return [replace(output, stamp=stamp) for output, stamp in asked]
+        return [output._replace(stamp=stamp) for output, stamp in asked]
 
     def _give_back(self, piece: _Slice, change: Change) -> None:
         """Undo a slice of which nothing is published: its sources are suspects again."""
@@ -1339,7 +1339,7 @@ class Engine:
                 continue
             del self._batches[number]
             seconds = time.monotonic() - batch.began
-            tally = replace(batch.tally, seconds=seconds, finished_at=time.time())
+            tally = batch.tally._replace(seconds=seconds, finished_at=time.time())
             nothing_left = not (self._scans or self._slices or self._suspects or self._deferred)
             if nothing_left and self._fingerprint_due is not None:
                 self.record.set_meta(fingerprint=self._fingerprint_due)
@@ -1502,8 +1502,7 @@ def _names_moved(piece: _Slice, change: Change, done: Done) -> bool:
 
 
 def _added(one: Batch, other: Batch) -> Batch:
-    return replace(
-        one,
+    return one._replace(
         changed=one.changed + other.changed,
         built=one.built + other.built,
         cached=one.cached + other.cached,

@@ -1,6 +1,5 @@
 """Sentences for people about causes, batches and what is wrong.  Pure."""
 
-from dataclasses import asdict
 from typing import Final
 
 from assetd import words
@@ -49,7 +48,7 @@ def reason(reason: Reason) -> str:
 
 def batch(batch: Batch) -> str:
     """What a batch did, as a sentence."""
-    return words.tally(asdict(batch))
+    return words.tally(batch._asdict())
 
 
 def diagnostic(diagnostic: Diagnostic) -> list[str]:

@@ -6,7 +6,7 @@ claims which output, never from who came first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from assetd.model import (
@@ -382,8 +382,7 @@ def _restated(candidate: _Candidate, sighting: Sighting, place: Place) -> Entry:
     if entry.state is state and entry.problem == problem:
         reason = entry.reason
     digest = entry.digest if sighting.stamp == entry.stamp else sighting.digest
-    return replace(
-        entry,
+    return entry._replace(
         stamp=stamp,
         digest=digest,
         state=state,
@@ -400,7 +399,7 @@ def _unasked(source: Source, tree: Tree, view: View) -> tuple[NodeRecord, ...]:
     for node in tree.nodes:
         version = view.version(source, node.processor) or Version("", "")
         each = NodeRecord(node.processor, node.path, version.version, version.options, "")
-        found.append(replace(each, state=NodeState.WAITING))
+        found.append(each._replace(state=NodeState.WAITING))
     return tuple(found)
 
 

@@ -655,7 +655,7 @@ class Pool:
             worker.heard = worker.since
             worker.held = {ticket.job.id: ticket for ticket in group}
             self._trace.sent(worker.number, len(group))
-            self._send(worker, {"jobs": [ticket.job.row() for ticket in group]})
+            self._send(worker, {"jobs": [ticket.job for ticket in group]})
 
     def _next_group(self) -> list[Ticket]:
         for queue in self._queues.values():

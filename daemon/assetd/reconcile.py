@@ -1,7 +1,7 @@
 """From a plan and its outcomes to one change: publish, keep, delete, record.  Pure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from assetd.model import (
     Batch,
@@ -95,7 +95,7 @@ def reconcile(
             if claim not in new_claims and _owned(in_place(claim), planned.source):
                 loose[claim] = (planned.source, Reason(Cause.NO_LONGER_MADE, claim))
                 if no_delete:
-                    entry = replace(entry, claims=(*entry.claims, claim))
+                    entry = entry._replace(claims=(*entry.claims, claim))
         put.append(entry)
         if entry.state is EntryState.CONFLICT:
             continue
@@ -112,7 +112,7 @@ def reconcile(
         return claim in entry.claims and entry.state is not EntryState.OVERRIDDEN
 
     for entry in restate:
-        put.append(replace(entry, batch=batch.id))
+        put.append(entry._replace(batch=batch.id))
         if entry.state is EntryState.FAILED:
             counts["failed"] += 1
         if entry.state is not EntryState.OVERRIDDEN:
@@ -143,8 +143,7 @@ def reconcile(
         tuple(publish.values()),
         tuple(delete),
     )
-    tally = replace(
-        batch,
+    tally = batch._replace(
         changed=batch.changed + len(put) + len(gone),
         built=batch.built + counts["built"],
         cached=batch.cached + counts["cached"],
@@ -191,7 +190,7 @@ def _entry(batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Sou
         and state is old.state is EntryState.OK
     ):
         # Looked at and found as it was: the story of its last build is still the story.
-        return replace(old, stamp=outcome.stamp, digest=outcome.digest, nodes=_merged(outcome, old))
+        return old._replace(stamp=outcome.stamp, digest=outcome.digest, nodes=_merged(outcome, old))
     return Entry(
         planned.source,
         outcome.stamp,
@@ -210,7 +209,7 @@ def _merged(outcome: Outcome, old: Entry | None) -> tuple:  # type: ignore[type-
     """The nodes to record: a clean one keeps how long it took when it ran."""
     before = {(n.processor, n.path): n for n in old.nodes} if old is not None else {}
     return tuple(
-        replace(node, seconds=before[node.processor, node.path].seconds)
+        node._replace(seconds=before[node.processor, node.path].seconds)
         if node.state is NodeState.CLEAN and (node.processor, node.path) in before
         else node
         for node in outcome.nodes
@@ -263,7 +262,7 @@ def turned_out(change: Change, done: Done, before: Callable[[Source], Entry | No
         # What is stuck is claimed on, so that the next try deletes it.
         claimed = dict.fromkeys((*entry.claims, *claims.get(entry.source, ())))
         problem = wrong[entry.source]
-        return replace(entry, state=EntryState.BLOCKED, claims=tuple(claimed), problem=problem)
+        return entry._replace(state=EntryState.BLOCKED, claims=tuple(claimed), problem=problem)
 
     put = [blocked(e) if e.source in wrong else e for e in change.put]
     drop = []
@@ -272,8 +271,8 @@ def turned_out(change: Change, done: Done, before: Callable[[Source], Entry | No
         if entry is None:
             drop.append((source, reason))
         else:
-            put.append(replace(blocked(entry), batch=change.batch, reason=reason))
-    return replace(change, put=tuple(put), drop=tuple(drop))
+            put.append(blocked(entry)._replace(batch=change.batch, reason=reason))
+    return change._replace(put=tuple(put), drop=tuple(drop))
 
 
 def _owned(output: Output | None, source: Source) -> bool:

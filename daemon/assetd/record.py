@@ -548,7 +548,7 @@ class Record(Reader):
             given_up: Outputs that were edited and that somebody asked to have back: the file
                 with this stamp counts as ours, so that the change replaces it.
         """
-        text = json.dumps(change.row(), separators=(",", ":"))
+        text = json.dumps(change, separators=(",", ":"))
         with self._transaction():
             self._db.executemany(_RESTAMP, [_restamped(o.path, o.stamp) for o in given_up])
             number = self._db.execute("SELECT 1 + ifnull(max(id), 0) FROM intents").fetchone()[0]
@@ -605,7 +605,7 @@ class Record(Reader):
                 "seal = seal(mount, folder, name, ?1, ?2, ?3, ?4, digest, state, warnings, "
                 "batch, seconds, reason, detail, links) "
                 "WHERE mount = ?5 AND folder = ?6 AND name = ?7",
-                [(*stamp.row(), s.mount, *_split(s.path)) for s, stamp in stamps],
+                [(*stamp, s.mount, *_split(s.path)) for s, stamp in stamps],
             )
 
     def restamp_output(self, path: str, stamp: Stamp) -> None:
@@ -667,9 +667,7 @@ class Record(Reader):
     def _remember(self, key: bytes, old: Entry) -> None:
         self._db.execute(
             _TELL,
-            _sealed(
-                key, old.batch, json.dumps(old.reason.row()), old.state.value, float(old.seconds)
-            ),
+            _sealed(key, old.batch, json.dumps(old.reason), old.state.value, float(old.seconds)),
         )
 
     def _reindex(
@@ -729,7 +727,7 @@ class Record(Reader):
             self._remember(key, old)
             self._db.execute(
                 _TELL,
-                _sealed(key, change.batch, json.dumps(reason.row()), "deleted", 0.0),
+                _sealed(key, change.batch, json.dumps(reason), "deleted", 0.0),
             )
             self._db.execute(
                 "DELETE FROM sources WHERE mount = ? AND folder = ? AND name = ?",
@@ -1020,7 +1018,6 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 def _entry_row(entry: Entry) -> tuple[Any, ...]:
-    problem = None if entry.problem is None else entry.problem.row()
     return _sealed(
         entry.source.mount,
         *_split(entry.source.path),
@@ -1030,8 +1027,8 @@ def _entry_row(entry: Entry) -> tuple[Any, ...]:
         sum(len(node.warnings) for node in entry.nodes),
         entry.batch,
         float(entry.seconds),
-        json.dumps(entry.reason.row()),
-        json.dumps([list(entry.claims), [n.row() for n in entry.nodes], problem]),
+        json.dumps(entry.reason),
+        json.dumps([entry.claims, entry.nodes, entry.problem]),
         _links(entry),
     )
 
@@ -1089,7 +1086,7 @@ def _stamp(row: Sequence[int | None]) -> Stamp | None:
 
 
 def _stamp_row(stamp: Stamp | None) -> tuple[int | None, ...]:
-    return _NO_STAMP if stamp is None else tuple(stamp.row())
+    return _NO_STAMP if stamp is None else stamp
 
 
 def _restamped(path: str, stamp: Stamp | None) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from assetd import client, publish
@@ -103,7 +103,7 @@ def plan(config: Config) -> Plan:
             remarks.append(_told_unknown(out_dir, "there is no record"))
     except CorruptRecordError as error:
         # Stamps from a damaged record are not believed, only what is in the files.
-        saved = {o.path: replace(o, stamp=None) for o in salvage(path) if is_safe_name(o.path)}
+        saved = {o.path: o._replace(stamp=None) for o in salvage(path) if is_safe_name(o.path)}
         known = list(saved.values())
         remarks.append(_told_unknown(out_dir, f"the record is damaged ({error})", len(known)))
     known = list({output.path: output for output in reversed(known)}.values())
@@ -148,7 +148,7 @@ def _sorted_out(
             continue
         digest = seen.digest or output.digest
         if seen.there is There.FILE and digest in {output.digest, *begun.get(output.path, ())}:
-            outputs.append(replace(output, digest=digest))
+            outputs.append(output._replace(digest=digest))
         else:
             kept.append(Kept(output.path, _why_kept(seen)))
     key = lambda each: each.path  # noqa: E731 - of two kinds

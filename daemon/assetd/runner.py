@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -184,8 +184,7 @@ class Runner:
         if outcome.died is None and (moved or not outcome.settled):
             attempt.discard(keep=())
             return Outcome(job.id, settled=False, digest=digest)
-        return replace(
-            outcome,
+        return outcome._replace(
             stamp=None if stamps.is_racy(stamp) else stamp,
             digest=digest,
             seconds=time.perf_counter() - started,
@@ -285,8 +284,7 @@ class _Attempt:
             empty = NodeRecord(node.processor, node.path, taker.version, taker.options_digest, "")
             # The version is today's, so that nobody takes it for changed; it is asked anyway
             # as soon as there is an input.
-            return replace(
-                old or empty,
+            return (old or empty)._replace(
                 version=taker.version,
                 options=taker.options_digest,
                 state=NodeState.WAITING,
@@ -309,7 +307,7 @@ class _Attempt:
             and not (old.failure is not None and old.failure.transient)
         ):
             still = NodeState.FAILED if old.failure is not None else NodeState.CLEAN
-            return replace(old, state=still, seconds=0.0)
+            return old._replace(state=still, seconds=0.0)
         # The place and not the path in the mount: what is imported relatively differs from
         # mount to mount, and so do the names in a source map.
         place = places.of(os.path.join(self.mount.folder, node.path), self.runner.project)
@@ -337,7 +335,7 @@ class _Attempt:
             and self.records[node.parent].state is NodeState.CACHED
         ):
             # Only carried to its place: it counts as what it is a copy of.
-            record = replace(record, state=NodeState.CACHED)
+            record = record._replace(state=NodeState.CACHED)
         if keeps and record.state is NodeState.BUILT and self.settled:
             for made in record.made:
                 self.runner.store.put(made.digest, self.staged[index, made.name])
@@ -409,11 +407,11 @@ class _Attempt:
             except BuildError as error:
                 failure = desk.diagnose(error)
                 if (why := runner.denied(error)) is not None:
-                    failure = replace(failure, message=f"{failure.message} ({why})")
+                    failure = failure._replace(message=f"{failure.message} ({why})")
             except OSError as error:
                 text = f"{node.processor}: {runner.denied(error) or error}"
                 transient = error.errno in _TRANSIENT
-                failure = replace(desk.diagnose(BuildError(text)), transient=transient)
+                failure = desk.diagnose(BuildError(text))._replace(transient=transient)
             except Exception as error:  # noqa: BLE001 - a plugin's bug fails its own job
                 text = f"{node.processor} raised {type(error).__name__}: {error}"
                 if (why := runner.denied(error)) is not None:

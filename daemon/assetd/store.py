@@ -12,31 +12,21 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from assetd import stamp as stamps
-from assetd.model import Dependency, Diagnostic, Digest, Kind, Made, Row
+from assetd.model import Dependency, Diagnostic, Digest, Kind, Made
 
 RESULTS_PER_KEY: Final = 8
 """How many sets of dependencies one input is remembered with: branches that one goes between."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a node made, and of which dependencies."""
 
     dependencies: tuple[Dependency, ...]
     made: tuple[Made, ...]
     warnings: tuple[Diagnostic, ...]
-
-    def row(self) -> Row:
-        """The fact as a JSON array."""
-        return [
-            [d.row() for d in self.dependencies],
-            [m.row() for m in self.made],
-            [w.row() for w in self.warnings],
-        ]
 
 
 def base_key(processor: str, version: str, options: Digest, path: str, input_: Digest) -> Digest:
@@ -80,7 +70,7 @@ class Store:
     def save(self, key: Digest, result: Result) -> None:
         """Remember *result* for *key*; its contents are there already, by `put`."""
         kept = [r for r in self.find(key) if r.dependencies != result.dependencies]
-        rows = [r.row() for r in (result, *kept)][:RESULTS_PER_KEY]
+        rows = [result, *kept][:RESULTS_PER_KEY]
         with contextlib.suppress(OSError):  # no space: it costs time, some day
             self._write(self._path("results", key), _sealed(key, json.dumps(rows).encode()))
 

@@ -125,7 +125,7 @@ def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap
         except Exception as error:  # noqa: BLE001 - our bug must not end the batch
             text = "".join(traceback.format_exception(error)[-3:]).strip()
             outcome = Outcome(job.id, died=Diagnostic(f"internal error: {text}"))
-        done.append(outcome.row())
+        done.append(outcome)
         now = time.monotonic()
         if now - sent > FLUSH_SECONDS:
             pipe.sendall(wire.encode({"outcomes": done}))
