@@ -82,6 +82,7 @@ def commit(
     files: tuple[FileFact, ...] = (),
     publish: tuple[Publication, ...] = (),
     delete: tuple[Deletion, ...] = (),
+    timings: tuple[tuple[str, int, float, float], ...] = (),
     **done: Any,
 ) -> None:
     """Commit one batch; without more, all that is to be published is in place."""
@@ -97,7 +98,7 @@ def commit(
     )
     placed = done.pop("placed", {p.output: STAMP for p in publish})
     rest = {"blocked": {}, "deleted": (), "kept": {}, "stuck": {}} | done
-    record.commit(record.intend(change), change, Done(placed, **rest), batch)
+    record.commit(record.intend(change), change, Done(placed, **rest), batch, timings)
 
 
 def published(source: Source, digest: str = DIGEST, replaces: str | None = None) -> Publication:
@@ -656,7 +657,7 @@ def test_whatever_is_done_to_a_record_its_checksums_are_right(record: Record) ->
             case 4:
                 commit(record, drop=(source,), files=(FileFact("x", None, None),))
             case 5:
-                record.add_timings([("sass", 1, dice.random(), dice.random())])
+                commit(record, timings=(("sass", 1, dice.random(), dice.random()),))
             case _:
                 old = None if known is None else known.digest
                 one = entry(name, *(on_file(dice.choice("xyz")) for _ in range(2)))

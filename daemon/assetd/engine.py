@@ -103,7 +103,7 @@ class _Suspicion:
     stamp: Stamp | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Slice:
     """What one plan decided, until it is committed."""
 
@@ -123,6 +123,17 @@ class _Slice:
         yield from (each.planned.source for each in self.finished)
         yield from (entry.source for entry, _ in self.drop)
         yield from (entry.source for entry in self.restate)
+
+    def claims(self) -> set[str]:
+        """The outputs that it may touch, once its jobs have ended."""
+        found: set[str] = set()
+        for each in self.finished:
+            found.update(each.planned.claims, each.outcome.claims)
+            if each.planned.entry is not None:
+                found.update(each.planned.entry.claims)
+        for entry in (*self.restate, *(entry for entry, _ in self.drop)):
+            found.update(entry.claims)
+        return found
 
     def replaced(self) -> dict[Source, Entry | None]:
         """The entries as they were, once its jobs have ended."""
@@ -927,6 +938,7 @@ class Engine:
             return None if each is None else each.stamp
 
         survey = Survey(self.layout, self.record, self._locked, sighted, self._claimed)
+        survey.expect(suspects)
         decided = plans.make(
             {source: each.reason for source, each in suspects.items()},
             tuple(self.layout.mounts),
@@ -977,7 +989,7 @@ class Engine:
         for claimer in claimers:
             for claim in claimer.claims:
                 self._claimed.setdefault(claim, set()).add(claimer.source)
-        self.pool.submit_all([self._ticket(piece, planned) for planned in decided.jobs])
+        self.pool.submit_all([self._ticket(piece, p, survey.in_place) for p in decided.jobs])
         if not piece.waiting:
             self._commit(piece)
 
@@ -1008,12 +1020,14 @@ class Engine:
             order.reasons += [(entry.source, reason) for entry, reason in decided.drop]
             order.reasons += [(entry.source, entry.reason) for entry in decided.restate]
 
-    def _ticket(self, piece: _Slice, planned: plans.Planned) -> Ticket:
+    def _ticket(
+        self, piece: _Slice, planned: plans.Planned, in_place: Callable[[str], Output | None]
+    ) -> Ticket:
         self._job += 1
         entry = planned.entry
         published: dict[str, str] = {}
         for claim in {*planned.claims, *(entry.claims if entry is not None else ())}:
-            output = self.record.output(claim)
+            output = in_place(claim)
             if output is not None and claim not in self._repairs:
                 published[claim] = output.digest
         first = planned.reasons[0]
@@ -1027,14 +1041,10 @@ class Engine:
             force,
         )
         self._jobs[self._job] = (piece, planned)
-        takers = {t.processor.name: t.processor for t in self.layout.takers(planned.source.mount)}
-        used = [takers[node.processor] for node in planned.nodes]
-        given = self.layout.project.config.job_timeout_seconds
-        nodes = tuple((p.name, p.timeout_seconds if given is None else given) for p in used)
-        limit = max((seconds for _, seconds in nodes), default=60.0)
-        estimate = entry.seconds if entry is not None and entry.seconds else 0.0
-        if not estimate:
-            estimate = 0.0005 if all(p.cheap for p in used) else 0.02
+        names = tuple([node.processor for node in planned.nodes])
+        nodes, limit, estimate = self.layout.limits(planned.source.mount, names)
+        if entry is not None and entry.seconds:
+            estimate = entry.seconds
         return Ticket(job, piece.lane, limit, estimate, nodes=nodes)
 
     def _on_outcome(self, outcome: Outcome) -> None:
@@ -1068,19 +1078,21 @@ class Engine:
         open_batch = self._batches[piece.batch]
         span = self._trace.span
         with span("reconcile", jobs=len(piece.finished)):
+            outputs, claimants = record.claims_on(piece.claims())
             result = reconcile(
                 open_batch.tally,
                 piece.finished,
                 piece.drop,
                 piece.restate,
-                record.output,
-                record.claimants,
+                outputs.get,
+                lambda claim: claimants.get(claim, ()),
                 no_delete=self._no_delete,
             )
         change = result.change
         try:
             with span("intend"):
                 given_up = self._given_up(change)
+                outputs.update((output.path, output) for output in given_up)
                 intent = record.intend(change, given_up) if change.publish or change.delete else 0
         except CorruptRecordError:
             raise
@@ -1092,7 +1104,7 @@ class Engine:
             done = publish.apply(
                 config.out_dir,
                 change,
-                record.output,
+                lambda path: outputs.get(path) or record.output(path),  # or what is in the way
                 record.made_folder,
                 sync_folders=config.durability == "full",
                 take_over=self._take_over,
@@ -1130,7 +1142,8 @@ class Engine:
         piece, change, done = commit.piece, commit.change, commit.done
         try:
             with self._trace.span("commit", entries=len(change.put), drops=len(change.drop)):
-                self.record.commit(commit.intent, change, done, self._batches[piece.batch].tally)
+                tally = self._batches[piece.batch].tally
+                self.record.commit(commit.intent, change, done, tally, _timings(change))
         except CorruptRecordError:
             raise
         except RecordError as error:
@@ -1241,8 +1254,7 @@ class Engine:
         self, piece: _Slice, change: Change, done: Done, healed: Container[Source]
     ) -> None:
         """Tell what happened, and take note of what fails now."""
-        timings: dict[str, tuple[int, float, float]] = {}
-        for publication in change.publish:
+        for publication in change.publish if done.blocked else ():
             if publication.output in done.blocked and publication.staged is not None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(publication.staged)
@@ -1250,17 +1262,7 @@ class Engine:
         for entry in change.put:
             self._note_entry(entry, piece, healed=entry.source in healed)
             for node in entry.nodes:
-                if entry.batch == piece.batch and node.state in {
-                    NodeState.BUILT,
-                    NodeState.FAILED,
-                }:
-                    runs, seconds, slowest = timings.get(node.processor, (0, 0.0, 0.0))
-                    timings[node.processor] = (
-                        runs + 1,
-                        seconds + node.seconds,
-                        max(slowest, node.seconds),
-                    )
-                    self._kept_results += 1
+                self._kept_results += node.state is NodeState.BUILT
                 for each in node.dependencies:
                     if each.kind is Kind.GLOB:
                         outside.add(each.place)
@@ -1276,9 +1278,6 @@ class Engine:
                     output=deletion.output,
                     cause=done.kept[deletion.output],
                 )
-        if timings:
-            with contextlib.suppress(RecordError):  # no loss
-                self.record.add_timings((name, *numbers) for name, numbers in timings.items())
         # Not only those that we made: somebody may have been faster.
         for folder in {"", *(path.rpartition("/")[0] for path in done.placed)}:
             if not self.lookout.watch_output_folder(folder):
@@ -1485,6 +1484,16 @@ class Engine:
         if not times:
             return None
         return max(0.0, min(times) - time.monotonic())
+
+
+def _timings(change: Change) -> list[tuple[str, int, float, float]]:
+    """Of each processor that ran for *change*: its name, runs, seconds, those of the slowest."""
+    ran: dict[str, list[float]] = {}
+    for entry in change.put:
+        for node in entry.nodes if entry.batch == change.batch else ():
+            if node.state is NodeState.BUILT or node.state is NodeState.FAILED:
+                ran.setdefault(node.processor, []).append(node.seconds)
+    return [(name, len(took), sum(took), max(took)) for name, took in ran.items()]
 
 
 def _names_moved(piece: _Slice, change: Change, done: Done) -> bool:

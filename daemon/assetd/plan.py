@@ -7,7 +7,7 @@ claims which output, never from who came first.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from assetd.model import (
     Cause,
@@ -27,8 +27,7 @@ from assetd.model import (
 from assetd.tree import Tree, TreeError
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What a look at a source's file has shown."""
 
     stamp: Stamp | None
@@ -39,8 +38,7 @@ class Sighting:
     """The stamp proves nothing about later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """What of a processor is part of a node's key."""
 
     version: str
@@ -75,8 +73,7 @@ class View(Protocol):
         """Whether a job for it is under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """A source that a worker must look at."""
 
     source: Source
@@ -90,8 +87,7 @@ class Planned:
     """Of its file when it was planned; None: it proves nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What must be done about some suspects."""
 
     jobs: tuple[Planned, ...] = ()
@@ -398,8 +394,8 @@ def _unasked(source: Source, tree: Tree, view: View) -> tuple[NodeRecord, ...]:
     found = []
     for node in tree.nodes:
         version = view.version(source, node.processor) or Version("", "")
-        each = NodeRecord(node.processor, node.path, version.version, version.options, "")
-        found.append(each._replace(state=NodeState.WAITING))
+        key = (version.version, version.options, "")
+        found.append(NodeRecord(node.processor, node.path, *key, state=NodeState.WAITING))
     return tuple(found)
 
 

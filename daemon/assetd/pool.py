@@ -19,9 +19,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from assetd import strays, wire
 from assetd.model import Diagnostic, Job, Outcome
@@ -73,8 +73,7 @@ class WorkerState(Enum):
     """The process is gone and reaped; its jobs have been given back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A job on its way through the pool."""
 
     job: Job
@@ -552,11 +551,11 @@ class Pool:
             if ticket is not culprit:
                 self._queues[ticket.lane].appendleft(ticket)
             elif worker.parted:
-                self._queues[ticket.lane].append(replace(ticket, alone=True))
+                self._queues[ticket.lane].append(ticket._replace(alone=True))
             elif blamed is None and not ticket.alone:
-                self._queues[ticket.lane].appendleft(replace(ticket, alone=True))
+                self._queues[ticket.lane].appendleft(ticket._replace(alone=True))
             elif ticket.deaths == 0:
-                again = replace(ticket, deaths=1, alone=True)
+                again = ticket._replace(deaths=1, alone=True)
                 self._queues[ticket.lane].appendleft(again)
             else:
                 where = f" in {blamed[2]}" if blamed is not None and blamed[2] else ""

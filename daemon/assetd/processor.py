@@ -255,7 +255,8 @@ Matcher: TypeAlias = Callable[[str, Options], bool]
 Namer: TypeAlias = Callable[[str, Options], Names]
 
 
-def _never(_path: str, _options: Options) -> bool:
+def never(_path: str, _options: Options) -> bool:
+    """A matcher for no path."""
     return False
 
 
@@ -273,6 +274,9 @@ class Processor:
     """What it makes of a path that it takes.  Ignored where `bypass` is set."""
     process: Callable[[Step], None]
     """Makes every output that was announced, or raises `step.fail(...)`."""
+    suffixes: tuple[str, ...] = ()
+    """In lower case.  Of a path that ends in none of these, whatever its case, `matches` and
+    `include_only` are not asked, which spares most of the questions; empty: of any path."""
     options: tuple[Option, ...] = ()
     priority: int = NORMAL
     """The lowest that matches takes the path."""
@@ -287,7 +291,7 @@ class Processor:
 
     A function where that depends on the options; it is asked of paths that `matches` takes.
     """
-    include_only: Matcher = _never
+    include_only: Matcher = never
     """Paths that only others read: no sources, whatever other processors match them."""
     tool: Callable[[Setting], Tool] | None = None
     """Asked once in the main process for the tool that the options choose; its version is
@@ -300,6 +304,10 @@ class Processor:
     """Runs when the pipeline ends, in every worker and then in the main process."""
     timeout_seconds: float = 120.0
     """A job that shows no progress for so long is killed, with its worker."""
+
+    def __post_init__(self) -> None:
+        if any(not each or each != each.lower() for each in self.suffixes):
+            raise ValueError(f"{self.name}: suffixes {self.suffixes!r}: expected lower case")
 
 
 def suffix(*suffixes: str) -> Matcher:

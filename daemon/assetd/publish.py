@@ -348,8 +348,9 @@ def _place(
             f"{publication.output} in the output folder is a folder: a file must be there",
             publication.output,
         )
-    ready = staged is not None and os.path.lexists(staged)
+    ready = staged is not None
     if current is not None:
+        ready = staged is not None and os.path.lexists(staged)
         known = in_place(publication.output)
         ours = known is not None and known.stamp == stamps.of_stat(current)
         if not ours or not ready:
@@ -370,9 +371,13 @@ def _place(
                 f"{publication.output} in the output folder is kept: {what}; "
                 "remove it, or let `assetd build --take-over` replace it"
             )
+    lost = _LostError(f"{publication.output} was lost on its way: it is made again")
     if not ready or staged is None:
-        raise _LostError(f"{publication.output} was lost on its way: it is made again")
-    os.rename(staged, name, dst_dir_fd=folder)
+        raise lost
+    try:
+        os.rename(staged, name, dst_dir_fd=folder)
+    except FileNotFoundError as error:
+        raise lost from error
     landed = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISREG(landed.st_mode):
         # Asked only now, when nobody can exchange it any more: staging is a worker's.

@@ -1,7 +1,7 @@
 """From a plan and its outcomes to one change: publish, keep, delete, record.  Pure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from assetd.model import (
     Batch,
@@ -23,16 +23,14 @@ from assetd.model import (
 from assetd.plan import Planned
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A job with its outcome."""
 
     planned: Planned
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Reconciled:
+class Reconciled(NamedTuple):
     """What to commit, what to look at again, and how it counts."""
 
     change: Change

@@ -170,6 +170,30 @@ class Reader:
         )
         return _entry(rows[0]) if rows else None
 
+    def entries_of(self, sources: Iterable[Source]) -> dict[Source, Entry]:
+        """What is known of those of *sources* that have an entry.
+
+        One question for each folder, and not for each source, nor one with a list of row values:
+        SQLite (3.40) answers that by reading the whole table.
+        """
+        names: dict[tuple[str, bytes], list[bytes]] = {}
+        for source in sources:
+            folder, name = _split(source.path)
+            names.setdefault((source.mount, folder), []).append(name)
+        found = {}
+        for (mount, folder), below in names.items():
+            for piece in _pieces(below):
+                for row in self._rows(
+                    f"SELECT {_ENTRY} FROM sources WHERE mount = ? AND folder = ? "
+                    f"AND name IN ({_marks(piece)})",
+                    mount,
+                    folder,
+                    *piece,
+                ):
+                    entry = _entry(row)
+                    found[entry.source] = entry
+        return found
+
     def entries(self, state: EntryState | None = None) -> Iterator[Entry]:
         """Every entry, or those in *state*, in the order of mounts and paths."""
         where, values = ("", ()) if state is None else (" WHERE state = ?", (state.value,))
@@ -256,6 +280,20 @@ class Reader:
                 high,
             )
         ]
+
+    def claims_on(self, paths: Iterable[str]) -> tuple[dict[str, Output], dict[str, list[Source]]]:
+        """What is in place at each of *paths*, and the sources whose trees end there."""
+        outputs: dict[str, Output] = {}
+        claimants: dict[str, list[Source]] = {}
+        for piece in _pieces([_bytes(path) for path in paths]):
+            for row in self._rows(
+                f"SELECT {_OUTPUT} FROM outputs WHERE path IN ({_marks(piece)})", *piece
+            ):
+                path = os.fsdecode(row[0])
+                claimants.setdefault(path, []).append(_source(row[1]))
+                if row[2] is not None:
+                    outputs[path] = _output(row)
+        return outputs, claimants
 
     def claimants(self, path: str) -> list[Source]:
         """The sources whose trees end in the output *path*, overridden ones too."""
@@ -564,8 +602,23 @@ class Record(Reader):
         )
         return int(number)
 
-    def commit(self, intent: int, change: Change, done: Done, batch: Batch) -> None:
-        """Write what was done, and that nothing is left of the intent."""
+    def commit(
+        self,
+        intent: int,
+        change: Change,
+        done: Done,
+        batch: Batch,
+        timings: Iterable[tuple[str, int, float, float]] = (),
+    ) -> None:
+        """Write what was done, and that nothing is left of the intent.
+
+        Args:
+            intent: What `intend` gave.
+            change: What was done.
+            done: What became of it.
+            batch: Which it counts for, with its counts.
+            timings: Of each processor that ran: name, runs, seconds, the slowest of them.
+        """
         outputs = {p.output for p in change.publish} | {d.output for d in change.delete}
         with self._transaction(), self._counting(outputs):
             self._put(
@@ -577,6 +630,10 @@ class Record(Reader):
             self._settle_outputs(change, done)
             self._db.execute("DELETE FROM intents WHERE id = ?", (intent,))
             self._write_batch(batch)
+            self._db.executemany(
+                _TIME,
+                [_sealed(name, n, float(took), float(most)) for name, n, took, most in timings],
+            )
             if outputs:
                 self._db.execute(_SET_META, _sealed("commits", b"%d" % (self.commits + 1)))
         self.commits += bool(outputs)
@@ -651,88 +708,92 @@ class Record(Reader):
         self.in_place = self.count_outputs()
 
     def _put(self, entries: Sequence[Entry], placed: Container[tuple[str, bytes]]) -> None:
-        for entry in entries:
-            key = _key(entry.source)
-            old = self.entry(entry.source)
-            self._reindex(key, old, entry, placed)
-            if old is not None and old.batch != entry.batch:
-                # The row itself holds the latest story; what it held before moves to the
-                # history.  A cold build writes none, which halves its commit.
-                self._remember(key, old)
+        before = self.entries_of(entry.source for entry in entries)
+        self._reindex([(before.get(entry.source), entry) for entry in entries], placed)
+        # The row itself holds the latest story; what it held before moves to the history.  A
+        # cold build writes none, which halves its commit.
+        self._remember(
+            old
+            for entry in entries
+            if (old := before.get(entry.source)) is not None and old.batch != entry.batch
+        )
         self._db.executemany(
             f"INSERT OR REPLACE INTO sources VALUES ({', '.join('?' * 16)})",
             [_entry_row(entry) for entry in entries],
         )
 
-    def _remember(self, key: bytes, old: Entry) -> None:
-        self._db.execute(
+    def _remember(self, entries: Iterable[Entry]) -> None:
+        self._db.executemany(
             _TELL,
-            _sealed(key, old.batch, json.dumps(old.reason), old.state.value, float(old.seconds)),
+            [
+                _sealed(
+                    _key(old.source),
+                    old.batch,
+                    json.dumps(old.reason),
+                    old.state.value,
+                    float(old.seconds),
+                )
+                for old in entries
+            ],
         )
 
     def _reindex(
         self,
-        key: bytes,
-        old: Entry | None,
-        new: Entry | None,
+        changes: Iterable[tuple[Entry | None, Entry | None]],
         placed: Container[tuple[str, bytes]] = (),
     ) -> None:
-        before = set() if old is None else {d.key for n in old.nodes for d in n.dependencies}
-        after = set() if new is None else {d.key for n in new.nodes for d in n.dependencies}
-        for kind, place, pattern in before - after:
-            raw = _bytes(place)
-            self._db.execute(
-                "DELETE FROM dependents WHERE place = ? AND kind = ? AND pattern = ? "
-                "AND source = ?",
-                (raw, _KINDS[kind], _bytes(pattern), key),
-            )
-            if kind is Kind.FILE:
-                # Nobody asks for the stamp of a file that nobody depends on.
-                self._db.execute(
-                    "DELETE FROM files WHERE place = ?1 AND NOT EXISTS "
-                    "(SELECT 1 FROM dependents WHERE place = ?1 AND kind = 'file')",
-                    (raw,),
-                )
-        if after - before:
-            self.globs = self.globs or any(kind is Kind.GLOB for kind, _, _ in after)
-            self._db.executemany(
-                "INSERT OR IGNORE INTO dependents VALUES (?, ?, ?, ?)",
-                [
-                    (_bytes(place), _KINDS[kind], _bytes(pattern), key)
-                    for kind, place, pattern in after - before
-                ],
-            )
-        claims_before = set() if old is None else set(old.claims)
-        claims_after = set() if new is None else set(new.claims)
-        if claims_before - claims_after:
-            self._db.executemany(
-                "DELETE FROM outputs WHERE path = ? AND source = ?",
-                [(_bytes(path), key) for path in claims_before - claims_after],
-            )
-        # The row of what is put in place comes with its stamp, once.
-        unplaced = [p for p in claims_after - claims_before if (p, key) not in placed]
-        if unplaced:
-            self._db.executemany(
-                "INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [_sealed(_bytes(path), key, None, *_NO_STAMP) for path in unplaced],
-            )
+        """Bring the rows that are there for entries from what they were to what they will be."""
+        links_gone: list[tuple[bytes, str, bytes, bytes]] = []
+        links_new: list[tuple[bytes, str, bytes, bytes]] = []
+        claims_gone: list[tuple[bytes, bytes]] = []
+        claims_new: list[tuple[Any, ...]] = []
+        for old, new in changes:
+            key = _key((old or new).source)  # type: ignore[union-attr]  # one of them is there
+            before = set() if old is None else {d.key for n in old.nodes for d in n.dependencies}
+            after = set() if new is None else {d.key for n in new.nodes for d in n.dependencies}
+            links_gone += [_link_row(each, key) for each in before - after]
+            links_new += [_link_row(each, key) for each in after - before]
+            claims_before = set() if old is None else set(old.claims)
+            claims_after = set() if new is None else set(new.claims)
+            claims_gone += [(_bytes(path), key) for path in claims_before - claims_after]
+            # The row of what is put in place comes with its stamp, once.
+            claims_new += [
+                _sealed(_bytes(path), key, None, *_NO_STAMP)
+                for path in claims_after - claims_before
+                if (path, key) not in placed
+            ]
+        execute = self._db.executemany
+        execute(
+            "DELETE FROM dependents WHERE place = ? AND kind = ? AND pattern = ? AND source = ?",
+            links_gone,
+        )
+        execute("INSERT OR IGNORE INTO dependents VALUES (?, ?, ?, ?)", links_new)
+        self.globs = self.globs or any(kind == Kind.GLOB.value for _, kind, _, _ in links_new)
+        # Nobody asks for the stamp of a file that nobody depends on.
+        execute(
+            "DELETE FROM files WHERE place = ?1 AND NOT EXISTS "
+            "(SELECT 1 FROM dependents WHERE place = ?1 AND kind = 'file')",
+            [(place,) for place, kind, _, _ in links_gone if kind == Kind.FILE.value],
+        )
+        execute("DELETE FROM outputs WHERE path = ? AND source = ?", claims_gone)
+        execute("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", claims_new)
 
     def _drop(self, change: Change) -> None:
-        for source, reason in change.drop:
-            key = _key(source)
-            old = self.entry(source)
-            if old is None:
-                continue
-            self._reindex(key, old, None)
-            self._remember(key, old)
-            self._db.execute(
-                _TELL,
-                _sealed(key, change.batch, json.dumps(reason), "deleted", 0.0),
-            )
-            self._db.execute(
-                "DELETE FROM sources WHERE mount = ? AND folder = ? AND name = ?",
-                (source.mount, *_split(source.path)),
-            )
+        reasons = dict(change.drop)
+        known = self.entries_of(reasons)
+        self._reindex([(old, None) for old in known.values()])
+        self._remember(known.values())
+        self._db.executemany(
+            _TELL,
+            [
+                _sealed(_key(source), change.batch, json.dumps(reasons[source]), "deleted", 0.0)
+                for source in known
+            ],
+        )
+        self._db.executemany(
+            "DELETE FROM sources WHERE mount = ? AND folder = ? AND name = ?",
+            [(source.mount, *_split(source.path)) for source in known],
+        )
 
     def _learn(self, facts: Iterable[FileFact]) -> None:
         self._db.executemany(
@@ -802,18 +863,6 @@ class Record(Reader):
             ),
         )
 
-    def add_timings(self, runs: Iterable[tuple[str, int, float, float]]) -> None:
-        """Add to the per-processor timers: name, runs, seconds, the slowest of them."""
-        with self._transaction():
-            self._db.executemany(
-                "INSERT INTO timings VALUES (?, ?, ?, ?, ?) ON CONFLICT (processor) DO UPDATE SET "
-                "runs = runs + excluded.runs, seconds = seconds + excluded.seconds, "
-                "slowest = max(slowest, excluded.slowest), "
-                "seal = seal(processor, runs + excluded.runs, seconds + excluded.seconds, "
-                "max(slowest, excluded.slowest))",
-                [_sealed(name, n, float(took), float(most)) for name, n, took, most in runs],
-            )
-
     @contextlib.contextmanager
     def _counting(self, outputs: Collection[str]) -> Iterator[None]:
         """Keep `in_place` right over what is done to *outputs*."""
@@ -822,13 +871,11 @@ class Record(Reader):
         self.in_place += self._count_of(outputs) - before
 
     def _count_of(self, outputs: Collection[str]) -> int:
-        paths = [_bytes(output) for output in outputs]
         total = 0
-        for start in range(0, len(paths), _MANY):
-            piece = paths[start : start + _MANY]
-            marks = ", ".join("?" * len(piece))
+        for piece in _pieces([_bytes(output) for output in outputs]):
             total += self._db.execute(
-                f"SELECT count(*) FROM outputs WHERE path IN ({marks}) AND digest IS NOT NULL",
+                f"SELECT count(*) FROM outputs WHERE path IN ({_marks(piece)}) "
+                "AND digest IS NOT NULL",
                 piece,
             ).fetchone()[0]
         return total
@@ -933,6 +980,13 @@ _UNPLACE: Final = (
 )
 _OUTPUT: Final = "path, source, digest, mtime_ns, size, inode, ctime_ns, seal"
 _TELL: Final = "INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)"
+_TIME: Final = (
+    "INSERT INTO timings VALUES (?, ?, ?, ?, ?) ON CONFLICT (processor) DO UPDATE SET "
+    "runs = runs + excluded.runs, seconds = seconds + excluded.seconds, "
+    "slowest = max(slowest, excluded.slowest), "
+    "seal = seal(processor, runs + excluded.runs, seconds + excluded.seconds, "
+    "max(slowest, excluded.slowest))"
+)
 _HISTORY: Final = "source, batch, reason, result, seconds, seal"
 _TIMING: Final = "processor, runs, seconds, slowest, seal"
 _BATCH: Final = (
@@ -1037,11 +1091,16 @@ def _links(entry: Entry) -> int:
     """The checksum of the rows of `dependents` and `outputs` that are there for *entry*."""
     key = _key(entry.source)
     found = 0
-    for kind, place, pattern in {d.key for n in entry.nodes for d in n.dependencies}:
-        found ^= _link(_bytes(place), _KINDS[kind], _bytes(pattern), key)
+    for each in {d.key for n in entry.nodes for d in n.dependencies}:
+        found ^= _link(*_link_row(each, key))
     for path in set(entry.claims):
         found ^= _claim(_bytes(path), key)
     return found
+
+
+def _link_row(key: tuple[Kind, Place, str], source: bytes) -> tuple[bytes, str, bytes, bytes]:
+    kind, place, pattern = key
+    return _bytes(place), _KINDS[kind], _bytes(pattern), source
 
 
 def _link(place: bytes, kind: str, pattern: bytes, key: bytes) -> int:
@@ -1131,6 +1190,15 @@ def _below(folder: str) -> tuple[bytes, bytes]:
         return raw, b"\xff" * 300
     raw = _bytes(folder)
     return raw + b"/", raw + b"0"
+
+
+def _pieces(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """*values*, so many at once as may stand in one statement."""
+    return (values[start : start + _MANY] for start in range(0, len(values), _MANY))
+
+
+def _marks(values: Sequence[bytes]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _beside(path: str, name: str) -> str:

@@ -5,9 +5,10 @@ moment: it looks at a file once and remembers; a new moment needs a new survey. 
 to find out, and decide nothing.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from assetd import listing
 from assetd import place as places
@@ -19,11 +20,21 @@ from assetd.plan import Sighting, Version
 from assetd.record import Record
 from assetd.registry import Opened, Project
 from assetd.step import glob_digest
-from assetd.tree import Tree, grow
+from assetd.tree import Tree, TreeError, grow
 
 HASH_LIMIT: Final = 1 << 20
 """Bytes.  The owner looks into smaller files to spare a worker the job; larger ones would
 hold up everything else, so a worker looks into those."""
+
+
+class Limits(NamedTuple):
+    """How long a chain of processors may take, and does."""
+
+    nodes: tuple[tuple[str, float], ...]
+    """Of each: its name, and the seconds for which it may show no progress."""
+    longest: float
+    guess: float
+    """Seconds that a source takes which was never built."""
 
 
 class Layout:
@@ -41,6 +52,7 @@ class Layout:
             mount.name: tuple(place for place in never if places.is_below(place, mount.place))
             for mount in config.mounts
         }
+        self._limits: dict[tuple[str, tuple[str, ...]], Limits] = {}
         self._versions = {
             mount.name: {
                 o.processor.name: Version(o.version, o.options_digest)
@@ -94,6 +106,21 @@ class Layout:
         """The processor as the source's mount has it."""
         return self._versions.get(source.mount, {}).get(processor)
 
+    def limits(self, mount: str, chain: tuple[str, ...]) -> Limits:
+        """How long the processors of a *chain* may take, by their names."""
+        known = self._limits.get((mount, chain))
+        if known is None:
+            by_name = {o.processor.name: o.processor for o in self.takers(mount)}
+            used = [by_name[name] for name in chain]
+            given = self.project.config.job_timeout_seconds
+            nodes = tuple((p.name, p.timeout_seconds if given is None else given) for p in used)
+            known = self._limits[mount, chain] = Limits(
+                nodes,
+                max((seconds for _, seconds in nodes), default=60.0),
+                0.0005 if all(p.cheap for p in used) else 0.02,
+            )
+        return known
+
     def fingerprint(self) -> str:
         """Of all that decides which trees there are and what their nodes' versions are."""
         config = self.project.config
@@ -146,8 +173,27 @@ class Survey:
         self._facts: dict[Place, FileFact] = {}
         self._globs: dict[tuple[Place, str], Digest] = {}
         self._outputs: dict[str, Output | None] = {}
+        self._claimants: dict[str, list[Source]] = {}
+        self._trees: dict[Source, Tree | None] = {}
         self.learned: dict[Place, FileFact] = {}
         """Facts of dependencies whose stamps moved: for the record, once it is up to date."""
+
+    def expect(self, sources: Collection[Source]) -> None:
+        """Ask the record about *sources* at once: a question for each is most of a cold build."""
+        paths = {source.path for source in sources}
+        around = {*sources, *(Source(m, p) for m in self._layout.mounts for p in paths)}
+        known = self._record.entries_of(around)
+        self._entries.update((source, known.get(source)) for source in around)
+        claims: set[str] = set()
+        for entry in known.values():
+            claims.update(entry.claims)
+        for source in sources:
+            with contextlib.suppress(TreeError):
+                tree = self.tree(source)
+                claims.update(name for name, _ in (tree.leaves if tree is not None else ()))
+        outputs, claimants = self._record.claims_on(claims)
+        self._outputs.update((claim, outputs.get(claim)) for claim in claims)
+        self._claimants.update((claim, claimants.get(claim, [])) for claim in claims)
 
     def entry(self, source: Source) -> Entry | None:
         """See `plan.View`."""
@@ -178,7 +224,9 @@ class Survey:
 
     def tree(self, source: Source) -> Tree | None:
         """See `plan.View`."""
-        return self._layout.tree(source)
+        if source not in self._trees:
+            self._trees[source] = self._layout.tree(source)
+        return self._trees[source]
 
     def version(self, source: Source, processor: str) -> Version | None:
         """See `plan.View`."""
@@ -224,7 +272,9 @@ class Survey:
 
     def claimants(self, output: str) -> Sequence[Source]:
         """See `plan.View`."""
-        return [*self._record.claimants(output), *self._claimed.get(output, ())]
+        if output not in self._claimants:
+            self._claimants[output] = self._record.claimants(output)
+        return [*self._claimants[output], *self._claimed.get(output, ())]
 
     def in_place(self, output: str) -> Output | None:
         """See `plan.View`."""

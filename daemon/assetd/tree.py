@@ -9,11 +9,10 @@ of a child would not be known when the tree is planned.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from assetd.errors import AssetdError
-from assetd.processor import Names, Options, Processor
+from assetd.processor import Names, Options, Processor, never
 
 NODE_LIMIT: Final = 64
 """More nodes than any sane chain has: two processors feed each other."""
@@ -35,8 +34,7 @@ class TreeError(AssetdError):
     """The processors make no sensible tree of this path; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One processor on one path."""
 
     processor: str
@@ -47,8 +45,7 @@ class Node:
     companions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """The chain that a source goes through, parents before children."""
 
     nodes: tuple[Node, ...]
@@ -60,10 +57,16 @@ class Tree:
 
 def include_only(path: str, takers: Sequence[Taker]) -> str | None:
     """The name of the processor for which *path* is only there to be included."""
-    for taker in takers:
-        if _ask_matcher(taker, "include_only", path):
+    for taker in _concerned(path, takers):
+        if taker.processor.include_only is not never and _ask_matcher(taker, "include_only", path):
             return taker.processor.name
     return None
+
+
+def _concerned(path: str, takers: Sequence[Taker]) -> list[Taker]:
+    """Those whose processors can have to do with names like this one."""
+    lowered = path.lower()
+    return [t for t in takers if not (s := t.processor.suffixes) or lowered.endswith(s)]
 
 
 def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
@@ -88,7 +91,7 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
         taker = next(
             (
                 t
-                for t in unused
+                for t in _concerned(path, unused)
                 if _ask_matcher(t, "matches", path) and (parent is None or not bypasses(t, path))
             ),
             None,

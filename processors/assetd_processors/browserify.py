@@ -45,6 +45,7 @@ browserify = Processor(
     name="browserify",
     version="1",
     matches=_matches,
+    suffixes=(".js",),
     outputs=_outputs,
     process=_browserify,
     options=(

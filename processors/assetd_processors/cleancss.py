@@ -63,6 +63,7 @@ cleancss = Processor(
     name="cleancss",
     version="1",
     matches=_matches,
+    suffixes=(".css",),
     outputs=_outputs,
     process=_cleancss,
     options=(

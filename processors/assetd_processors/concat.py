@@ -188,6 +188,7 @@ concat = Processor(
     name="concat",
     version="2",
     matches=_matches,
+    suffixes=(_SUFFIX,),
     outputs=_outputs,
     process=_concat,
     options=(

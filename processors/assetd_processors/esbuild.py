@@ -74,6 +74,7 @@ esbuild = Processor(
     name="esbuild",
     version="1",
     matches=_matches,
+    suffixes=_SUFFIXES,
     outputs=_outputs,
     process=_esbuild,
     options=(

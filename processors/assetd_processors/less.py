@@ -57,6 +57,7 @@ less = Processor(
     name="less",
     version="1",
     matches=_matches,
+    suffixes=(".less",),
     outputs=_outputs,
     process=_less,
     options=(

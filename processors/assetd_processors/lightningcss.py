@@ -87,6 +87,7 @@ lightningcss = Processor(
     name="lightningcss",
     version="1",
     matches=_matches,
+    suffixes=(".css",),
     outputs=same_name,
     process=_process,
     default=False,

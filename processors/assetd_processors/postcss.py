@@ -39,6 +39,7 @@ postcss = Processor(
     name="postcss",
     version="1",
     matches=suffix(".css"),
+    suffixes=(".css",),
     outputs=_outputs,
     process=_postcss,
     options=(

@@ -65,6 +65,7 @@ pygments_style = Processor(
     name="pygments_style",
     version="1",
     matches=suffix(_SUFFIX),
+    suffixes=(_SUFFIX,),
     outputs=_outputs,
     process=_process,
     options=(

@@ -84,6 +84,7 @@ requirejs = Processor(
     name="requirejs",
     version="1",
     matches=_matches,
+    suffixes=(".js",),
     outputs=same_name,
     process=_requirejs,
     options=(

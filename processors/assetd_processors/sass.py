@@ -49,6 +49,7 @@ sass = Processor(
     name="sass",
     version="2",
     matches=_matches,
+    suffixes=(".scss", ".sass"),
     outputs=_outputs,
     process=_sass,
     options=(

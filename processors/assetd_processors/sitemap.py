@@ -189,6 +189,7 @@ sitemap = Processor(
     name="sitemap",
     version="1",
     matches=suffix(_SUFFIX),
+    suffixes=(_SUFFIX,),
     outputs=_outputs,
     process=_sitemap,
     bypass=True,

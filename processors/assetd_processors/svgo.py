@@ -22,6 +22,7 @@ svgo = Processor(
     name="svgo",
     version="1",
     matches=suffix(".svg"),
+    suffixes=(".svg",),
     outputs=same_name,
     process=_svgo,
     options=(

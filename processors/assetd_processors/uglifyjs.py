@@ -46,6 +46,7 @@ uglifyjs = Processor(
     name="uglifyjs",
     version="1",
     matches=_matches,
+    suffixes=(".js",),
     outputs=_outputs,
     process=_uglifyjs,
     options=(
