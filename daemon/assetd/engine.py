@@ -62,6 +62,7 @@ from assetd.processor import Context
 from assetd.reconcile import Finished, Reconciled, reconcile, turned_out
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
+from assetd.runner import MountSetting, Runner
 from assetd.scan import Findings, has_changed, scan
 from assetd.standing import Standing
 from assetd.store import Store
@@ -329,6 +330,7 @@ class Engine:
             self._suspect_retries(self.lookout.next_serial())
         self._start_hooks()
         self.lookout.use(self.layout)  # hooks may have added patterns
+        self._runner = self._open_runner()
         self.pool = self._open_pool()
         self._configured = project.stamps
         if watching:
@@ -595,6 +597,22 @@ class Engine:
             name = opened.processor.name
             self.tell("hook_failed", level="error", processor=name, hook=which, cause=str(error))
         return context.ignored
+
+    def _open_runner(self) -> Runner:
+        """For what only has to be carried over, which costs less than telling a worker of it."""
+        config = self.layout.project.config
+        staging = os.path.join(self.staging, "owner")
+        if not self._dry:
+            with contextlib.suppress(OSError):  # then the workers do it, and say why they cannot
+                os.makedirs(staging, exist_ok=True)
+        return Runner(
+            config.project,
+            {m.name: MountSetting(m.folder, self.layout.takers(m.name)) for m in config.mounts},
+            staging,
+            self.store,
+            {},
+            sync_files=config.durability == "full",
+        )
 
     def _open_pool(self) -> Jobs:
         config = self.layout.project.config
@@ -989,9 +1007,34 @@ class Engine:
         for claimer in claimers:
             for claim in claimer.claims:
                 self._claimed.setdefault(claim, set()).add(claimer.source)
-        self.pool.submit_all([self._ticket(piece, p, survey.in_place) for p in decided.jobs])
+        self._begin(piece, survey)
         if not piece.waiting:
             self._commit(piece)
+
+    def _begin(self, piece: _Slice, survey: Survey) -> None:
+        """Carry over what only has to be carried over, and give the pool the rest."""
+        tickets: list[Ticket] = []
+        with self._trace.span("carry"):
+            for planned in list(piece.waiting.values()):
+                job = self._job_of(planned, survey.in_place)
+                chain = tuple([node.processor for node in planned.nodes])
+                limits = self.layout.limits(planned.source.mount, chain)
+                carried = (
+                    self._runner.carry(job, limits.carries, planned.claims[0])
+                    if limits.carries is not None and len(planned.claims) == 1
+                    else None
+                )
+                if carried is not None:
+                    self._take(piece, planned, carried)
+                    continue
+                self._jobs[job.id] = (piece, planned)
+                took = planned.entry.seconds if planned.entry is not None else 0.0
+                tickets.append(
+                    Ticket(
+                        job, piece.lane, limits.longest, took or limits.guess, nodes=limits.nodes
+                    )
+                )
+        self.pool.submit_all(tickets)
 
     def _batch_for(self, lane: Lane) -> int:
         """The batch that a new slice counts for: a bulk one joins what is under way."""
@@ -1020,9 +1063,7 @@ class Engine:
             order.reasons += [(entry.source, reason) for entry, reason in decided.drop]
             order.reasons += [(entry.source, entry.reason) for entry in decided.restate]
 
-    def _ticket(
-        self, piece: _Slice, planned: plans.Planned, in_place: Callable[[str], Output | None]
-    ) -> Ticket:
+    def _job_of(self, planned: plans.Planned, in_place: Callable[[str], Output | None]) -> Job:
         self._job += 1
         entry = planned.entry
         published: dict[str, str] = {}
@@ -1033,27 +1074,18 @@ class Engine:
         first = planned.reasons[0]
         force = first.cause in {Cause.REQUESTED, Cause.FORCE_PATTERN}
         force |= first.cause is Cause.OPTIONS_CHANGED and first.about == confinement.NAME
-        job = Job(
-            self._job,
-            planned.source,
-            entry.nodes if entry is not None else (),
-            published,
-            force,
-        )
-        self._jobs[self._job] = (piece, planned)
-        names = tuple([node.processor for node in planned.nodes])
-        nodes, limit, estimate = self.layout.limits(planned.source.mount, names)
-        if entry is not None and entry.seconds:
-            estimate = entry.seconds
-        return Ticket(job, piece.lane, limit, estimate, nodes=nodes)
+        nodes = entry.nodes if entry is not None else ()
+        return Job(self._job, planned.source, nodes, published, force)
 
     def _on_outcome(self, outcome: Outcome) -> None:
         piece, planned = self._jobs.pop(outcome.job)
-        outcome = self._quarantined(planned, outcome)
-        del piece.waiting[planned.source]
-        piece.finished.append(Finished(planned, outcome))
+        self._take(piece, planned, self._quarantined(planned, outcome))
         if not piece.waiting:
             self._commit(piece)
+
+    def _take(self, piece: _Slice, planned: plans.Planned, outcome: Outcome) -> None:
+        del piece.waiting[planned.source]
+        piece.finished.append(Finished(planned, outcome))
 
     def _quarantined(self, planned: plans.Planned, outcome: Outcome) -> Outcome:
         """The outcome; final if the same input has cost workers again and again."""
@@ -1425,6 +1457,7 @@ class Engine:
         self.lookout.use(self.layout)
         if new.watch != config.watch:
             self.lookout.restart()
+        self._runner = self._open_runner()
         self.pool = self._open_pool()
         recovery.note_root(new, self.record)
         self._fingerprint_due = fingerprint

@@ -286,6 +286,9 @@ class Processor:
     """Running it costs less than keeping its results in the store."""
     ends: bool = False
     """Its outputs are leaves, offered to nobody."""
+    verbatim: bool = False
+    """It makes one output, which is the input as it is: whoever has the bytes may carry them
+    over without asking `process`."""
     bypass: bool | Matcher = False
     """It names its outputs only by making them, and no processor comes after it.
 

@@ -86,6 +86,33 @@ def digest_file(path: str) -> tuple[Digest, Stamp]:
         os.close(fd)
 
 
+def read_whole(path: str, limit_bytes: int) -> tuple[bytes, Stamp] | None:
+    """The content of the regular file at *path* and the stamp that it had throughout.
+
+    Returns:
+        None for what is no regular file or is longer, changes while it is read, or is not where
+        *path* says: a link, or something behind one.  Who may read more than others must not be
+        led elsewhere by them.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+    """
+    fd = os.open(path, _OPEN | os.O_NOFOLLOW)
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode) or before.st_size > limit_bytes:
+            return None
+        if os.readlink(f"/proc/self/fd/{fd}") != path:
+            return None
+        content = os.read(fd, before.st_size + 1)
+        stamp = of_stat(before)
+        if len(content) != before.st_size or stamp != of_stat(os.fstat(fd)):
+            return None
+        return content, stamp
+    finally:
+        os.close(fd)
+
+
 def look(path: str, place: Place) -> FileFact:
     """What the file at *path* holds now; an absent or unreadable one has no digest."""
     try:

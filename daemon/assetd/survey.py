@@ -35,6 +35,8 @@ class Limits(NamedTuple):
     longest: float
     guess: float
     """Seconds that a source takes which was never built."""
+    carries: Opened | None
+    """The one processor of the chain, if all that it does is to carry the source over."""
 
 
 class Layout:
@@ -61,7 +63,7 @@ class Layout:
             for mount in config.mounts
         }
 
-    def takers(self, mount: str) -> Sequence[Opened]:
+    def takers(self, mount: str) -> tuple[Opened, ...]:
         """The processors of a mount, in the order in which they are asked."""
         return self.project.enabled(mount)
 
@@ -110,14 +112,16 @@ class Layout:
         """How long the processors of a *chain* may take, by their names."""
         known = self._limits.get((mount, chain))
         if known is None:
-            by_name = {o.processor.name: o.processor for o in self.takers(mount)}
-            used = [by_name[name] for name in chain]
+            by_name = {opened.processor.name: opened for opened in self.takers(mount)}
+            used = [by_name[name].processor for name in chain]
+            carries = len(used) == 1 and used[0].verbatim and not used[0].bypass
             given = self.project.config.job_timeout_seconds
             nodes = tuple((p.name, p.timeout_seconds if given is None else given) for p in used)
             known = self._limits[mount, chain] = Limits(
                 nodes,
                 max((seconds for _, seconds in nodes), default=60.0),
                 0.0005 if all(p.cheap for p in used) else 0.02,
+                by_name[chain[0]] if carries else None,
             )
         return known
 

@@ -20,4 +20,5 @@ copy = Processor(
     priority=LAST,
     cheap=True,
     ends=True,
+    verbatim=True,
 )
