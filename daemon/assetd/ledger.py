@@ -23,7 +23,7 @@ from assetd.model import Digest, Output, Source
 _TAIL_BYTES: Final = 1 << 18
 """Where the last line is looked for first."""
 _LINE_OUTPUTS: Final = 1_000
-_SLACK_BYTES: Final = 1 << 20
+_SLACK_BYTES: Final = 8 << 20
 """How much more than eight times what is in place a ledger may grow to."""
 
 Fact = tuple[str, Digest | None, Source]

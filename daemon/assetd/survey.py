@@ -213,17 +213,16 @@ class Survey:
         return known
 
     def _look(self, source: Source) -> Sighting:
-        path = self._layout.path(source)
         stamp = self._sighted(source) if self._sighted is not None else None
         if stamp is None:
-            stamp = stamps.read(path)
+            stamp = stamps.read(self._layout.path(source))
         if stamp is None:
             return Sighting(None)
         entry = self.entry(source)
         racy = stamps.is_racy(stamp)
         if entry is None or entry.digest is None or stamp == entry.stamp or stamp.size > HASH_LIMIT:
             return Sighting(stamp, None, racy)
-        fact = stamps.look(path, "")
+        fact = stamps.look(self._layout.path(source), "")
         return Sighting(stamp, fact.digest, fact.stamp is None)
 
     def tree(self, source: Source) -> Tree | None:

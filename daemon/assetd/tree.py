@@ -14,6 +14,8 @@ from typing import Final, NamedTuple, Protocol
 from assetd.errors import AssetdError
 from assetd.processor import Names, Options, Processor, never
 
+_PARTS: Final = frozenset({"", ".", ".."})
+"""No parts of a path that stays where it starts."""
 NODE_LIMIT: Final = 64
 """More nodes than any sane chain has: two processors feed each other."""
 
@@ -88,15 +90,12 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
 
     def visit(path: str, parent: int | None, unused: Sequence[Taker]) -> bool:
         nonlocal bypass
-        taker = next(
-            (
-                t
-                for t in _concerned(path, unused)
-                if _ask_matcher(t, "matches", path) and (parent is None or not bypasses(t, path))
-            ),
-            None,
-        )
-        if taker is None:
+        for taker in _concerned(path, unused):
+            if _ask_matcher(taker, "matches", path) and (
+                parent is None or not bypasses(taker, path)
+            ):
+                break
+        else:
             return False
         if len(nodes) == NODE_LIMIT:
             raise TreeError(
@@ -110,7 +109,7 @@ def grow(path: str, takers: Sequence[Taker]) -> Tree | None:
             return True
         names = _ask_names(taker, path)
         nodes.append(Node(taker.processor.name, path, parent, names.primary, names.companions))
-        rest = [t for t in unused if t is not taker]
+        rest = [] if taker.processor.ends else [t for t in unused if t is not taker]
         for name in names.primary:
             if taker.processor.ends or not visit(name, here, rest):
                 _add_leaf(leaves, name, here, nodes)
@@ -159,7 +158,7 @@ def _ask_names(taker: Taker, path: str) -> Names:
         raise TreeError(
             f"{taker.processor.name} would make {bad[0]!r}, which is no path below the output root"
         )
-    if len(set(every)) != len(every) or not names.primary:
+    if not names.primary or (len(every) > 1 and len(set(every)) != len(every)):
         raise TreeError(f"{taker.processor.name} announces {every!r}: expected different names")
     return names
 
@@ -175,5 +174,5 @@ def is_safe_name(name: object) -> bool:
         isinstance(name, str)
         and 0 < len(name) < 4096
         and "\0" not in name
-        and all(part not in {"", ".", ".."} for part in name.split("/"))
+        and _PARTS.isdisjoint(name.split("/"))
     )
