@@ -557,7 +557,8 @@ class Engine:
         self.lookout.stop()
         if not self._dry:
             with contextlib.suppress(RecordError):
-                self.record.set_meta(clean="1", **({"fingerprint": ""} if unfinished else {}))
+                if self.record.written:
+                    self.record.set_meta(clean="1", **({"fingerprint": ""} if unfinished else {}))
             recovery.clear_staging(self.staging)
             if os.path.basename(self.staging) == publish.STAGING_NAME:
                 with contextlib.suppress(OSError):
@@ -1264,6 +1265,7 @@ class Engine:
         self._trouble_at = None
         try:
             recovery.begin(self.layout.project.config, self.record)
+            self.record.set_meta(clean="0")  # see that it takes that
         except CorruptRecordError:
             raise
         except RecordError as error:

@@ -137,7 +137,7 @@ def _decide(runs: Sequence[_Run], path: str, name: str) -> bool:
             name in run.literals
             or (run.name is not None and run.name.fullmatch(name))
             or (run.path is not None and run.path.fullmatch(path))
-            or any(regex.search(path) for regex in run.searches)
+            or (run.searches and any(regex.search(path) for regex in run.searches))
         ):
             return run.takes
     return False

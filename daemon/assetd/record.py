@@ -246,6 +246,21 @@ class Reader:
         except _FAULTS as error:
             raise _translated(error, self.path) from error
 
+    def output_stamps(
+        self,
+    ) -> Iterator[tuple[bytes, int | None, int | None, int | None, int | None]]:
+        """The path of every output in place with the four numbers of its stamp, unread.
+
+        For a start, which has checked the rows: it compares them with what `stat` says and
+        makes nothing of those that fit.
+        """
+        try:
+            yield from self._db.execute(
+                "SELECT path, mtime_ns, size, inode, ctime_ns FROM outputs WHERE digest IS NOT NULL"
+            )
+        except _FAULTS as error:
+            raise _translated(error, self.path) from error
+
     def outputs_of(self, mount: str) -> Iterator[tuple[str, str]]:
         """Each output that the sources of a mount have in place, with its source's path."""
         low = _bytes(mount) + b"\0"
@@ -417,7 +432,9 @@ class Record(Reader):
         # An empty file that nobody knows would be left; `full` syncs the commit itself.
         self._syncs = durability == "normal"
         self._whole = _is_sealed(path)
-        self._written = False
+        self.written = False
+        """Whether we have written anything to it."""
+        self._remarks: dict[str, str] = {}
         super().__init__(path, read_only=False)
         synchronous = {"off": "OFF", "normal": "NORMAL", "full": "FULL"}[durability]
         try:
@@ -453,7 +470,7 @@ class Record(Reader):
         """Let go of the file; if we wrote to it, note what it holds now."""
         self.ledger.close()
         whole = False
-        if self._written:
+        if self.written:
             with contextlib.suppress(*_FAULTS):
                 busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 whole = not busy
@@ -485,6 +502,10 @@ class Record(Reader):
                 [_sealed(key, _bytes(value)) for key, value in remarks.items()],
             )
 
+    def with_first_write(self, **remarks: str) -> None:
+        """Keep remarks from the next write on, in the same transaction."""
+        self._remarks |= remarks
+
     # -- scanning and planning ------------------------------------------------------------
 
     def mounts(self) -> list[str]:
@@ -499,7 +520,10 @@ class Record(Reader):
             mount,
             _bytes(folder),
         )
-        return {os.fsdecode(row[0]): _stamp(row[1:]) for row in rows}
+        return {
+            name.decode(_ENCODING, "surrogateescape"): None if stamp[0] is None else Stamp(*stamp)
+            for name, *stamp in rows
+        }
 
     def folders_below(self, mount: str, folder: str) -> list[str]:
         """The folders at or below *folder* that hold sources."""
@@ -886,8 +910,11 @@ class Record(Reader):
             self._begin_writing()
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                remarks, self._remarks = self._remarks, {}
+                self._db.executemany(_SET_META, [_sealed(k, _bytes(v)) for k, v in remarks.items()])
                 yield
             except BaseException:
+                self._remarks = remarks | self._remarks
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
@@ -903,10 +930,10 @@ class Record(Reader):
         try:
             if os.stat(self.path).st_ino != self._inode:
                 raise CorruptRecordError(f"{self.path}: somebody has put another file there")
-            if not self._written:
+            if not self.written:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(_beside(self.path, SEALED_NAME))
-                self._written = True
+                self.written = True
         except FileNotFoundError as error:
             raise CorruptRecordError(f"{self.path}: somebody has deleted it") from error
         except OSError as error:

@@ -8,11 +8,11 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from assetd import place as places
 from assetd import publish
-from assetd import stamp as stamps
 from assetd.config import Config
 from assetd.ledger import Known, boot_id
 from assetd.model import Batch, Cause, Change, Deletion, Output, Reason, Tell
@@ -143,15 +143,20 @@ def move_out(old_root: str, record: Record, tell: Tell) -> None:
 
 
 def begin(config: Config, record: Record) -> None:
-    """Note that we run; that what is in place is torn is forgotten when all is built once."""
+    """Note that we run, as soon as that matters: whoever finds nothing to do leaves no trace.
+
+    That what is in place is torn is forgotten when all is built once.
+    """
     torn = "0" if ended_cleanly(record) else "1"
-    record.set_meta(clean="0", boot=boot_id(), torn=torn)
+    record.with_first_write(clean="0", boot=boot_id(), torn=torn)
     note_root(config, record)
 
 
 def note_root(config: Config, record: Record) -> None:
     """Note where the outputs are: as a place, so that a project that is moved keeps them."""
-    record.set_meta(out_dir=places.of(config.out_dir, config.project))
+    place = places.of(config.out_dir, config.project)
+    if record.meta("out_dir") != place:
+        record.set_meta(out_dir=place)
 
 
 def clear_staging(staging: str) -> None:
@@ -175,10 +180,7 @@ def check_outputs(config: Config, record: Record, tell: Tell, *, verify: bool) -
     """
     lost = []
     restamped = []
-    for output in record.outputs():
-        found = stamps.read(f"{config.out_dir}/{output.path}")
-        if found is not None and found == output.stamp and not verify:
-            continue
+    for output in record.outputs() if verify else _moved(config.out_dir, record):
         seen = publish.identify(config.out_dir, output.path)
         if seen is None:
             lost.append(output)
@@ -196,6 +198,24 @@ def check_outputs(config: Config, record: Record, tell: Tell, *, verify: bool) -
     if lost:
         record.disown(o.path for o in lost)
         tell("outputs_missing", count=len(lost), first=lost[0].path)
+
+
+def _moved(out_dir: str, record: Record) -> Iterator[Output]:
+    """The outputs that have another stamp than the recorded one, or none.
+
+    A start asks this of every output there is, so nothing is made of those that have not.
+    """
+    root = os.fsencode(out_dir) + b"/"
+    for path, *stamp in record.output_stamps():
+        try:
+            found = os.stat(root + path)
+            if stamp == [found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns]:
+                continue
+        except OSError:
+            pass
+        output = record.output(os.fsdecode(path))
+        if output is not None:
+            yield output
 
 
 def _keep_copy(config: Config, output: str, size: int, tell: Tell) -> None:

@@ -71,9 +71,9 @@ class Layout:
         """Whether a path of a mount is none of our business."""
         if self._ignored.matches(path, is_dir=is_folder):
             return True
-        return any(
-            places.is_below(places.join(mount.place, path), never)
-            for never in self._never[mount.name]
+        never = self._never[mount.name]
+        return bool(never) and any(
+            places.is_below(places.join(mount.place, path), each) for each in never
         )
 
     def forced(self, source: Source) -> bool:
