@@ -17,9 +17,8 @@ LAYERS: Final = (
     # stands.  A new module goes into the lowest line that has all it needs above it.
     ("__init__",),
     ("model", "words"),
-    ("errors", "explain"),
+    ("errors", "explain", "place"),
     (
-        "place",
         "stamp",
         "patterns",
         "processor",

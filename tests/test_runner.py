@@ -293,6 +293,31 @@ def test_a_cheap_result_is_not_kept(bench: Bench) -> None:
     assert (bench.states(), bench.ran) == ([CACHED, CACHED], ["end"])
 
 
+def test_what_a_tool_has_made_is_copied_and_what_we_wrote_is_passed_on(bench: Bench) -> None:
+    """A copy of a node's output costs nothing, but a tool may have made it for itself alone."""
+    modes, inodes = [], []
+
+    def use_tool(step: Step) -> None:
+        with open(os.open(step.output("a.mid"), os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+            file.write("tool")
+
+    def carry(step: Step) -> None:
+        step.copy()
+        made = step.output(step.path).stat()
+        modes.append(made.st_mode & 0o777)
+        inodes.append((step.input.stat().st_ino, made.st_ino))
+
+    for make in (use_tool, strip):
+        bench.takers.clear()
+        bench.runner = None
+        bench.take("make", ".txt", ".mid", make)
+        bench.take("carry", ".mid", ".mid", carry, cheap=True)
+        assert bench.states(force=True)[:2] == [BUILT, BUILT]
+        assert bench.out == {"a.mid": "one" if make is strip else "tool"}
+    assert modes[0] == modes[1] != 0o600
+    assert [given == made for given, made in inodes] == [False, True]
+
+
 def test_a_failed_node_keeps_what_it_made_and_stays_failed(bench: Bench) -> None:
     """The same input is not tried again; what waits behind it is not asked."""
     bench.take("raw", ".txt", ".mid", lambda s: s.write("a.mid", s.input.read_bytes()))
@@ -359,6 +384,49 @@ def test_an_absent_dependency_that_appears_runs_the_node(bench: Bench) -> None:
     assert [digest_bytes(b"here")] == [f.digest for f in outcome.files]
     (bench.mount / "inc").unlink()
     assert (bench.states(), bench.out) == ([CACHED], {"a.out": "absent"})
+
+
+def probing(step: Step) -> None:
+    names = ("inc", "folder", "fifo")
+    found = step.find([step.mount / name for name in names])
+    told = "".join(
+        f"{name} {each.kind} {each.digest}, " for name, each in zip(names, found, strict=True)
+    )
+    step.write(step.path.replace(".txt", ".out"), told)
+
+
+def test_what_is_found_is_depended_on(bench: Bench) -> None:
+    """The kind of each, the digest of a file; the node runs again when the answer is another."""
+    bench.take("probe", ".txt", ".out", probing)
+    (bench.mount / "folder").mkdir()
+    os.mkfifo(bench.mount / "fifo")
+    said = "folder folder None, fifo other None, "
+    bench.build()
+    assert bench.out == {"a.out": f"inc None None, {said}"}
+    bench.write("inc", "here")
+    assert bench.states() == [BUILT]
+    assert bench.out == {"a.out": f"inc file {digest_bytes(b'here')}, {said}"}
+    (bench.mount / "inc").unlink()
+    assert bench.states() == [CACHED]
+    assert [d.place for d in bench.jobs["a.txt"].nodes[0].dependencies] == [
+        "site/inc",
+        "site/folder",
+        "site/fifo",
+    ]
+
+
+def test_what_is_found_and_changes_during_the_run_runs_it_again(bench: Bench) -> None:
+    """Where something comes to a place that was empty, too."""
+
+    def slow(step: Step) -> None:
+        probing(step)
+        if len(bench.ran) == 1:
+            (bench.mount / "inc").write_text("late")
+
+    bench.take("probe", ".txt", ".out", slow)
+    outcome = bench.build()
+    assert (outcome.settled, bench.ran) == (True, ["probe"] * 2)
+    assert bench.out["a.out"].startswith(f"inc file {digest_bytes(b'late')}, ")
 
 
 def listing(step: Step) -> None:

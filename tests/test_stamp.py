@@ -18,8 +18,8 @@ def sha(content: bytes) -> str:
 
 
 def old(path: Path) -> None:
-    """Wait until the file's stamp proves something."""
-    while (stamp := read(os.fspath(path))) is not None and is_racy(stamp):
+    """Wait until the stamp of the file or folder proves something."""
+    while is_racy(stamps.of_stat(path.stat())):
         time.sleep(0.002)
 
 
@@ -121,12 +121,13 @@ def test_a_look_gives_a_stamp_only_if_it_proves_the_digest(tmp_path: Path) -> No
 def test_a_looker_sees_a_change_that_keeps_size_and_time(tmp_path: Path) -> None:
     """Written over within a tick, with the old time set again: the content counts."""
     path = tmp_path / "a"
-    looker = Looker()
+    looker = Looker(os.fspath(tmp_path))
     for number in range(50):
         content = f"{number:04}".encode()
         path.write_bytes(content)
         os.utime(path, (1_000_000_000, 1_000_000_000))
-        assert looker.digest(os.fspath(path)) == sha(content)
+        looker.look_again()
+        assert looker.fact("a").digest == sha(content)
 
 
 def test_a_looker_reads_a_file_once_while_its_stamp_stands(
@@ -136,25 +137,112 @@ def test_a_looker_reads_a_file_once_while_its_stamp_stands(
     path = tmp_path / "a"
     path.write_text("one")
     old(path)
-    looker = Looker()
-    assert looker.digest(os.fspath(path)) == sha(b"one")
+    looker = Looker(os.fspath(tmp_path))
+    first = looker.fact("a")
+    assert first == FileFact("a", read(os.fspath(path)), sha(b"one"))
     with monkeypatch.context() as patch:
         patch.setattr(stamps, "digest_file", None)  # whoever reads it fails
-        assert looker.digest(os.fspath(path)) == sha(b"one")
-        assert looker.fact(os.fspath(path), "p") == FileFact(
-            "p", read(os.fspath(path)), sha(b"one")
-        )
+        looker.look_again()
+        assert looker.fact("a") == first
     path.unlink()
-    assert looker.digest(os.fspath(path)) is None
-    assert looker.fact(os.fspath(path), "p") == FileFact("p", None, None)
+    assert looker.fact("a") == first, "the same moment"
+    looker.look_again()
+    assert looker.fact("a") == FileFact("a", None, None)
+
+
+def test_a_looker_looks_at_a_folder_for_all_that_is_not_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each moment, as long as its stamp stands: then nothing has come into it."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a").touch()
+    old(tmp_path / "folder")
+    looker = Looker(os.fspath(tmp_path))
+    names = [f"folder/{n}" for n in range(10)] + [f"folder/none/{n}" for n in range(10)]
+    assert {looker.seen(name).kind for name in names} == {None}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", None)
+        looker.look_again()
+        assert {looker.seen(name).kind for name in names} == {None}
+    (tmp_path / "folder/3").touch()
+    (tmp_path / "folder/none").mkdir()
+    (tmp_path / "folder/none/4").mkdir()
+    looker.look_again()
+    assert {name: looker.seen(name).kind for name in names} == dict.fromkeys(names) | {
+        "folder/3": "file",
+        "folder/none/4": "folder",
+    }
+
+
+def test_a_looker_sees_what_comes_into_a_folder_within_a_tick(tmp_path: Path) -> None:
+    """A folder that has changed just now proves nothing: its clock may not have ticked since."""
+    looker = Looker(os.fspath(tmp_path))
+    for number in range(200):
+        name, next_one = f"{number}", f"{number + 1}"
+        (tmp_path / name).touch()
+        looker.look_again()
+        assert looker.seen(name).kind == "file"
+        assert looker.seen(next_one).kind is None
+
+
+def test_a_looker_sees_a_folder_of_the_same_stamp_in_the_place_of_another(tmp_path: Path) -> None:
+    """It is another one by its inode, and its names are others."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "two/a").touch()
+    for name in ("one", "two"):
+        old(tmp_path / name)
+    looker = Looker(os.fspath(tmp_path))
+    assert looker.seen("one/a").kind is None
+    (tmp_path / "one").rename(tmp_path / "three")
+    (tmp_path / "two").rename(tmp_path / "one")
+    looker.look_again()
+    assert looker.seen("one/a").kind == "file"
+
+
+def test_a_looker_follows_a_link_to_wherever_it_leads_by_now(tmp_path: Path) -> None:
+    """No folder proves that a link leads nowhere, and no stamp that a file is no link."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a").symlink_to("elsewhere/b")
+    old(tmp_path)
+    looker = Looker(os.fspath(tmp_path))
+    target = os.fspath(tmp_path / "elsewhere/b")
+    assert (looker.seen("a").kind, looker.links("a")) == (None, (target,))
+    (tmp_path / "elsewhere/b").write_text("two")
+    old(tmp_path / "elsewhere/b")
+    looker.look_again()
+    assert (looker.seen("a").kind, looker.links("a")) == ("file", (target,))
+    assert looker.fact("a").digest == sha(b"two")
+
+    assert looker.links("elsewhere/b") == ()
+    looker.seen("elsewhere/b")
+    (tmp_path / "elsewhere/b").rename(tmp_path / "c")
+    (tmp_path / "elsewhere/b").symlink_to(tmp_path / "c")
+    looker.look_again()
+    assert looker.links("elsewhere/b") == (os.fspath(tmp_path / "c"),)
+
+
+def test_a_looker_gets_at_nothing_that_is_no_place(tmp_path: Path) -> None:
+    """It is as if it were not there, and nothing waits or raises."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    looker = Looker(os.fspath(tmp_path))
+    for _ in range(2):
+        assert looker.seen("fifo").kind == "other"
+        for name in ("loop", "a\0b", "fifo/a", "x" * 300, "gone/a"):
+            assert looker.seen(name).kind is None, name
+            assert looker.fact(name) == FileFact(name, None, None)
+        looker.look_again()
 
 
 def test_a_looker_remembers_only_so_many(tmp_path: Path) -> None:
     """Weeks of a running daemon see more files than fit."""
-    looker = Looker(limit=10)
+    looker = Looker(os.fspath(tmp_path), limit=10)
     for number in range(25):
         (tmp_path / f"{number}").write_text(f"{number}")
     old(tmp_path / "24")
     for number in range(25):
-        assert looker.digest(f"{tmp_path}/{number}") == sha(f"{number}".encode())
-        assert len(looker._known) <= 10
+        assert looker.place(os.fspath(tmp_path / f"{number}")) == f"{number}"
+        assert looker.fact(f"{number}").digest == sha(f"{number}".encode())
+        assert len(looker._seen) <= 10
+        assert len(looker._places) <= 10

@@ -10,7 +10,7 @@ import pytest
 
 from assetd.model import Dependency, Diagnostic, Kind, Made
 from assetd.stamp import digest_bytes
-from assetd.store import RESULTS_PER_KEY, Result, Store, base_key
+from assetd.store import RESULTS_PER_KEY, DependencyKey, Result, Store, base_key
 
 KEY = base_key("sass", "1", "0" * 64, "css/site.scss", "1" * 64)
 DEPENDENCIES = (
@@ -35,6 +35,10 @@ def keep(store: Store, folder: Path, content: bytes) -> str:
     return digest
 
 
+def found(store: Store) -> list[Result]:
+    return list(store.find(KEY))
+
+
 def objects(folder: Path, area: str = "objects") -> list[Path]:
     return [path for path in (folder / "store" / area).rglob("*") if path.is_file()]
 
@@ -42,10 +46,10 @@ def objects(folder: Path, area: str = "objects") -> list[Path]:
 def test_a_result_is_found_as_it_was_saved(store: Store) -> None:
     """Dependencies present and absent, outputs and warnings all come back."""
     result = Result(DEPENDENCIES, MADE, (Diagnostic("old syntax", "assets/a.scss", 3, 1),))
-    assert store.find(KEY) == ()
+    assert not found(store)
     store.save(KEY, result)
-    assert store.find(KEY) == (result,)
-    assert store.find(base_key("sass", "2", "0" * 64, "css/site.scss", "1" * 64)) == ()
+    assert found(store) == [result]
+    assert not list(store.find(base_key("sass", "2", "0" * 64, "css/site.scss", "1" * 64)))
 
 
 def test_the_results_of_several_branches_are_remembered_the_latest_first(store: Store) -> None:
@@ -57,9 +61,31 @@ def test_the_results_of_several_branches_are_remembered_the_latest_first(store: 
     for result in results:
         store.save(KEY, result)
     store.save(KEY, results[-2])
-    found = store.find(KEY)
-    assert len(found) == RESULTS_PER_KEY
-    assert found[:3] == (results[-2], results[-1], results[-3])
+    kept = found(store)
+    assert len(kept) == RESULTS_PER_KEY
+    assert kept[:3] == [results[-2], results[-1], results[-3]]
+
+
+def test_the_results_that_hold_are_found_among_those_of_several_branches(store: Store) -> None:
+    """Those whose dependencies have today's digests, and whoever is asked for one is asked once."""
+    other = Dependency(Kind.FILE, "assets/css/_other.scss", "", "6" * 64)
+    older = Result(DEPENDENCIES, MADE, ())
+    wider = Result((*DEPENDENCIES, other), MADE, ())
+    gone = Result((other._replace(digest=None),), MADE, ())
+    for result in (older, wider, gone, older):
+        store.save(KEY, result)
+    assert found(store) == [older, gone, wider]
+    now = {each.key: each.digest for each in wider.dependencies}
+    asked = []
+
+    def current(key: DependencyKey) -> str | None:
+        asked.append(key)
+        return now[key]
+
+    assert list(store.find(KEY).holding(current)) == [older, wider]
+    assert len(asked) == len(DEPENDENCIES) + 1 + len(wider.dependencies)
+    now[other.key] = None
+    assert list(store.find(KEY).holding(now.__getitem__)) == [older, gone]
 
 
 def test_names_that_are_not_utf8_survive(store: Store) -> None:
@@ -67,7 +93,7 @@ def test_names_that_are_not_utf8_survive(store: Store) -> None:
     name = os.fsdecode(b"css/caf\xe9\n.scss")
     result = Result((Dependency(Kind.FILE, name, "", None),), (Made(name, "5" * 64, 0),), ())
     store.save(KEY, result)
-    assert store.find(KEY) == (result,)
+    assert found(store) == [result]
 
 
 def test_a_content_comes_back_byte_for_byte(store: Store, tmp_path: Path) -> None:
@@ -110,9 +136,9 @@ def test_a_result_that_cannot_be_read_is_dropped(
     store.save(KEY, Result(DEPENDENCIES, MADE, ()))
     [path] = objects(tmp_path, "results")
     path.write_bytes(damage)
-    assert store.find(KEY) == ()
+    assert not found(store)
     store.save(KEY, Result(DEPENDENCIES, MADE, ()))
-    assert len(store.find(KEY)) == 1
+    assert len(found(store)) == 1
 
 
 def test_trimming_keeps_what_was_used_last_within_the_bound(store: Store, tmp_path: Path) -> None:
@@ -136,7 +162,7 @@ def test_a_store_that_cannot_be_written_costs_time_and_nothing_else(tmp_path: Pa
     store = Store(str(tmp_path / "store"))
     digest = keep(store, tmp_path, b"content")
     store.save(KEY, Result(DEPENDENCIES, MADE, ()))
-    assert store.find(KEY) == ()
+    assert not found(store)
     assert not store.fetch(digest, str(tmp_path / "back"))
     assert list(store.trim(0)) == []
 
@@ -156,7 +182,7 @@ for n in range(300):
     store.put(digest, f"{folder}/in{number}")
     assert store.fetch(digest, f"{folder}/out{number}") or number == 2
     store.save(key, Result((), (Made("a", digest, 1),), ()))
-    assert store.find(key) or number == 2
+    assert list(store.find(key)) or number == 2
     if number == 2:
         for _ in store.trim(20_000):
             pass

@@ -26,7 +26,7 @@ it may take its time, leak or crash: only its own source suffers.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -39,6 +39,7 @@ __all__ = [
     "NORMAL",
     "BuildError",
     "Context",
+    "Found",
     "Names",
     "Option",
     "Options",
@@ -111,6 +112,16 @@ class Published:
     """When that was last modified, in whole seconds since the epoch; None if nobody asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What `Step.find` found."""
+
+    kind: Literal["file", "folder", "other"] | None
+    """None: nothing."""
+    digest: str | None
+    """The SHA-256 of the file's content; None if it is none, or cannot be read."""
+
+
 class Step(Protocol):
     """One run of a processor on one path, in a worker."""
 
@@ -170,6 +181,12 @@ class Step(Protocol):
 
         Say it also of one that was looked for and is not there: when it appears, the
         node runs again.  Relative paths start from the project.
+        """
+
+    def find(self, paths: Iterable[str | os.PathLike[str]]) -> list[Found]:
+        """What is at each of *paths*, links followed; the result comes from it, by `depends`.
+
+        Cheaper than looks of one's own: what other steps found is known while it stands.
         """
 
     def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:

@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -37,11 +37,10 @@ from assetd.model import (
     Outcome,
     Place,
     Staged,
-    Stamp,
 )
 from assetd.processor import Options, Processor, Published
-from assetd.step import Desk, glob_digest, targets
-from assetd.store import Result, Store, base_key
+from assetd.step import Desk, glob_digest
+from assetd.store import DependencyKey, Result, Results, Store, base_key
 from assetd.tree import Node, Tree, TreeError, grow
 
 CARRY_LIMIT: Final = 1 << 18
@@ -138,7 +137,9 @@ class Runner:
         self.denied = denied
         self.at_node: Callable[[int], None] = lambda _index: None
         """Is told which node of the tree is about to run."""
-        self.looker = stamps.Looker()
+        self.looker = stamps.Looker(project)
+        self.paths = {folder: Path(folder) for folder in (project, *_folders(mounts))}
+        """The folders that every step is told of: paths are slow to make."""
 
     def carry(self, job: Job, taker: Opened, output: str) -> Outcome | None:
         """Bring a source up to date that becomes *output* as it is; None: `run` must do it.
@@ -202,6 +203,7 @@ class Runner:
     def run(self, job: Job) -> Outcome:
         """Bring one source up to date.  Never raises for anything that a source can cause."""
         started = time.perf_counter()
+        self.looker.look_again()
         mount = self.mounts[job.source.mount]
         origin = os.path.join(mount.folder, job.source.path)
         try:
@@ -262,6 +264,10 @@ class Runner:
         )
 
 
+def _folders(mounts: Mapping[str, MountSetting]) -> Iterator[str]:
+    return (mount.folder for mount in mounts.values())
+
+
 def _os_diagnostic(error: OSError, job: Job, runner: Runner) -> Diagnostic:
     origin = os.path.join(runner.mounts[job.source.mount].folder, job.source.path)
     what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
@@ -290,6 +296,8 @@ class _Attempt:
         self.old = {(n.processor, n.path): n for n in job.nodes}
         self.records: list[NodeRecord] = []
         self.staged: dict[tuple[int, str], str] = {}
+        self.ours: dict[str, Digest] = {}
+        """What we have written to staging ourselves: plain files that nobody else has."""
         self.every_staged: list[str] = []
         self.facts: dict[Place, FileFact] = {}
         self.listings: dict[tuple[str, str, bool], tuple[Published, ...]] = {}
@@ -360,23 +368,28 @@ class _Attempt:
             and old.options == taker.options_digest
             and old.input == input_
         )
-        before = {} if old is None else {d.key: self._current(d.key) for d in old.dependencies}
+        before: dict[DependencyKey, Digest | None] = {}
+        if old is not None:
+            for dependency in old.dependencies:
+                before[dependency.key] = self._current(dependency.key)
         if (
             same_way
             and old is not None
             and index not in self.must
-            and all(before[d.key] == d.digest for d in old.dependencies)
+            and list(before.values()) == [d.digest for d in old.dependencies]
             and not (old.failure is not None and old.failure.transient)
         ):
             still = NodeState.FAILED if old.failure is not None else NodeState.CLEAN
             return old._replace(state=still, seconds=0.0)
-        # The place and not the path in the mount: what is imported relatively differs from
-        # mount to mount, and so do the names in a source map.
-        place = places.of(os.path.join(self.mount.folder, node.path), self.runner.project)
-        key = base_key(node.processor, taker.version, taker.options_digest, place, input_)
+        key, results = "", Results()
         keeps = not taker.processor.cheap
-        if keeps and not self.job.force:
-            found = self._find(index, key, before)
+        if keeps:
+            # The place and not the path in the mount: what is imported relatively differs
+            # from mount to mount, and so do the names in a source map.
+            place = places.of(os.path.join(self.mount.folder, node.path), self.runner.project)
+            key = base_key(node.processor, taker.version, taker.options_digest, place, input_)
+            results = self.runner.store.find(key)
+            found = None if self.job.force else self._find(index, results, before)
             if found is not None:
                 return NodeRecord(
                     node.processor,
@@ -401,20 +414,21 @@ class _Attempt:
         if keeps and record.state is NodeState.BUILT and self.settled:
             for made in record.made:
                 self.runner.store.put(made.digest, self.staged[index, made.name])
-            self.runner.store.save(key, Result(record.dependencies, record.made, record.warnings))
+            result = Result(record.dependencies, record.made, record.warnings)
+            self.runner.store.save(key, result, results)
         return record
 
     def _find(
-        self, index: int, key: Digest, before: dict[tuple[Kind, Place, str], Digest | None]
+        self, index: int, results: Results, before: dict[DependencyKey, Digest | None]
     ) -> Result | None:
-        for result in self.runner.store.find(key):
-            for dependency in result.dependencies:
-                if dependency.key not in before:
-                    before[dependency.key] = self._current(dependency.key)
+        def current(key: DependencyKey) -> Digest | None:
+            if key not in before:
+                before[key] = self._current(key)
+            return before[key]
+
+        for result in results.holding(current):
             # Fetched at once: a result whose contents were trimmed away is no result.
-            if all(before[d.key] == d.digest for d in result.dependencies) and all(
-                self._fetch(index, made) for made in result.made
-            ):
+            if all(self._fetch(index, made) for made in result.made):
                 return result
         return None
 
@@ -423,6 +437,7 @@ class _Attempt:
         if not self.runner.store.fetch(made.digest, path):
             return False
         self.staged[index, made.name] = path
+        self.ours[path] = made.digest
         return True
 
     def _process(
@@ -431,11 +446,11 @@ class _Attempt:
         node: Node,
         taker: Opened,
         input_: Digest,
-        before: dict[tuple[Kind, Place, str], Digest | None],
+        before: dict[DependencyKey, Digest | None],
         old: NodeRecord | None,
     ) -> NodeRecord:
         runner = self.runner
-        origin = Path(self.mount.folder, node.path)
+        origin = os.path.join(self.mount.folder, node.path)
         companions: dict[str, Path] = {}
         if node.parent is not None:
             parent = self.tree.nodes[node.parent]
@@ -443,22 +458,25 @@ class _Attempt:
         started = time.perf_counter()
         for attempt in range(ATTEMPTS):
             began_ns = time.time_ns()
+            given = self._input_path(node)
             desk = Desk(
                 node.processor,
                 node.path,
-                self._input_path(node),
+                given,
                 origin,
-                Path(self.mount.folder),
-                Path(runner.project),
+                runner.paths[self.mount.folder],
+                runner.paths[runner.project],
                 taker.options,
                 None if self.tree.bypass else (*node.outputs, *node.companions),
                 lambda name: self._stage_path(index, name),
+                runner.looker,
                 companions,
                 runner.warm.get(node.processor),
                 self._listing,
+                self.ours.get(given),
             )
             if node.parent is None:
-                for target in targets(os.fspath(origin)):
+                for target in stamps.targets(origin):
                     desk.depends(target)
             failure: Diagnostic | None = None
             made: tuple[Made, ...] = ()
@@ -486,7 +504,8 @@ class _Attempt:
                 # The fix may lie in a file that this run did not get as far as.
                 # What it did see of them stands.
                 told = dict.fromkeys(d.key for d in old.dependencies) | told
-            dependencies, quiet = self._check(told, before, began_ns)
+            runner.looker.look_again()
+            dependencies, quiet = self._check(told, before, began_ns, old)
             if quiet:
                 break
             if attempt == ATTEMPTS - 1:
@@ -508,6 +527,8 @@ class _Attempt:
             )
         for name, path in desk.staged.items():
             self.staged[index, name] = path
+            if name in desk.digests:
+                self.ours[path] = desk.digests[name]
         return NodeRecord(
             node.processor,
             node.path,
@@ -524,9 +545,10 @@ class _Attempt:
 
     def _check(
         self,
-        told: Mapping[tuple[Kind, Place, str], Digest | None],
-        before: dict[tuple[Kind, Place, str], Digest | None],
+        told: Mapping[DependencyKey, Digest | None],
+        before: dict[DependencyKey, Digest | None],
         began_ns: int,
+        old: NodeRecord | None,
     ) -> tuple[tuple[Dependency, ...], bool]:
         """The dependencies as they are now, and whether they were so all along.
 
@@ -537,6 +559,7 @@ class _Attempt:
         """
         quiet = True
         found = []
+        was = {} if old is None else {d.key: d for d in old.dependencies}
         limit_ns = began_ns - stamps.TICK_NS
         folders: dict[Place, bool] = {}
         for key, seen in told.items():
@@ -547,7 +570,7 @@ class _Attempt:
             if key in before:
                 quiet &= before[key] == now
             elif kind is Kind.FILE and now is not None:
-                stamp = self._stamp(place)
+                stamp = self.runner.looker.fact(place).stamp
                 quiet &= stamp is not None and stamp.ctime_ns < limit_ns
             elif kind is Kind.FILE:
                 folder = places.split(place)[0]
@@ -556,7 +579,10 @@ class _Attempt:
                     folders[folder] = _is_older(path, limit_ns)
                 quiet &= folders[folder]
             before[key] = now
-            found.append(Dependency(kind, place, pattern, now))
+            same = was.get(key)
+            if same is None or same.digest != now:
+                same = Dependency(kind, place, pattern, now)
+            found.append(same)
         return tuple(found), quiet
 
     def _collect(self, desk: Desk) -> tuple[Made, ...]:
@@ -593,10 +619,10 @@ class _Attempt:
         parts = [made[node.path], *(made[name] for name in companions)]
         return stamps.digest_bytes("\n".join(parts).encode())
 
-    def _input_path(self, node: Node) -> Path:
+    def _input_path(self, node: Node) -> str:
         if node.parent is None:
-            return Path(self.mount.folder, node.path)
-        return Path(self._materialize(node.parent, node.path))
+            return os.path.join(self.mount.folder, node.path)
+        return self._materialize(node.parent, node.path)
 
     def _made(self, index: int, name: str) -> Made | None:
         record = self.records[index]
@@ -626,17 +652,15 @@ class _Attempt:
         self.every_staged.append(path)
         return path
 
-    def _current(self, key: tuple[Kind, Place, str]) -> Digest | None:
+    def _current(self, key: DependencyKey) -> Digest | None:
         kind, place, pattern = key
         if kind in {Kind.OUTPUTS, Kind.DATED_OUTPUTS}:
             if place not in self.runner.mounts:
                 return None
             return listing.digest(self._listing(place, pattern, kind is Kind.DATED_OUTPUTS))
-        path = places.path(place, self.runner.project)
         if kind is Kind.GLOB:
-            return glob_digest(path, pattern)
-        fact = self.runner.looker.fact(path, place)
-        self.facts[place] = fact
+            return glob_digest(places.path(place, self.runner.project), pattern)
+        fact = self.facts[place] = self.runner.looker.seen(place).fact
         return fact.digest
 
     def _listing(self, name: str, pattern: str, dates: bool) -> tuple[Published, ...]:
@@ -650,9 +674,6 @@ class _Attempt:
             rows = self.runner.in_place(name)
             self.listings[key] = listing.select(rows, mount.folder, pattern, dates=dates)
         return self.listings[key]
-
-    def _stamp(self, place: Place) -> Stamp | None:
-        return stamps.read(places.path(place, self.runner.project))
 
 
 def _is_older(folder: str, limit_ns: int) -> bool:

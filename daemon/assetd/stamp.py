@@ -10,8 +10,11 @@ import hashlib
 import os
 import stat
 import time
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
+from assetd import place as places
 from assetd.model import Digest, FileFact, Place, Stamp
 
 TICK_NS: Final = 20_000_000
@@ -19,7 +22,13 @@ TICK_NS: Final = 20_000_000
 
 _CHUNK: Final = 1 << 20
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO among the sources would wait for a writer, for ever.
+
+_FolderStamp: TypeAlias = tuple[int, ...]
+"""Device, inode, mtime and ctime."""
+_NO_FOLDER: Final[_FolderStamp] = ()
+"""There is no folder, so nothing is in it."""
 
 
 class NotAFileError(OSError):
@@ -113,6 +122,17 @@ def read_whole(path: str, limit_bytes: int) -> tuple[bytes, Stamp] | None:
         os.close(fd)
 
 
+def write_file(path: str, content: bytes) -> None:
+    """Make the file at *path* hold *content*.  A third of what `open` takes for a small one."""
+    fd = os.open(path, _WRITE, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    finally:
+        os.close(fd)
+
+
 def look(path: str, place: Place) -> FileFact:
     """What the file at *path* holds now; an absent or unreadable one has no digest."""
     try:
@@ -122,32 +142,176 @@ def look(path: str, place: Place) -> FileFact:
     return FileFact(place, None if is_racy(stamp) else stamp, digest)
 
 
+def targets(path: str) -> Iterator[str]:
+    """Where the link at *path* leads, step by step; nothing if it is none.
+
+    An edit of what a link leads to happens there, where no watch of the link hears it.
+    """
+    for _ in range(40):  # as many as the kernel follows
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except (OSError, ValueError):
+            return
+        yield path
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was found at a place, links followed."""
+
+    fact: FileFact
+    kind: Literal["file", "folder", "other"] | None
+    """None: nothing is there, or nobody can get at it."""
+    links: tuple[str, ...]
+    """Where it leads, step by step, if it is a link."""
+    moment: int
+    """When: see `Looker.look_again`."""
+    path: str
+    above: str
+    """The path of the folder that it is in."""
+    proof: _FolderStamp | None
+    """Of that folder: nothing has come to this place while it has this stamp."""
+
+
 class Looker:
-    """Digests of files, remembered while their stamps prove them.  Bounded."""
+    """What is at the places of a project, remembered while stamps prove it.  Bounded.
 
-    def __init__(self, limit: int = 50_000) -> None:
+    The stamp of a file proves its content.  The stamp of a folder proves that a name is still
+    not in it: so a hundred paths that an import does not find cost a look at their folder.
+    """
+
+    def __init__(self, project: str, limit: int = 20_000) -> None:
+        """Begin, knowing nothing.
+
+        Args:
+            project: The absolute path of its folder.
+            limit: How many places are remembered.
+        """
+        self._project = project
         self._limit = limit
-        self._known: dict[str, tuple[Stamp, Digest]] = {}
+        self._moment = 0
+        self._seen: dict[Place, Seen] = {}
+        self._folders: dict[str, tuple[int, _FolderStamp | None]] = {}
+        self._places: dict[str, Place] = {}
 
-    def digest(self, path: str) -> Digest | None:
-        """The digest of the file at *path* as it is now; None if it cannot be read."""
-        now = read(path)
-        if now is None:
-            return None
-        known = self._known.get(path)
-        if known is not None and known[0] == now:
+    def look_again(self) -> None:
+        """From now on trust nothing that was seen before, unless a stamp proves it."""
+        self._moment += 1
+
+    def place(self, path: str) -> Place:
+        """The place of *path*."""
+        place = self._places.get(path)
+        if place is None:
+            place = places.of(path, self._project)
+            _room(self._places, self._limit)
+            self._places[path] = place
+        return place
+
+    def fact(self, place: Place) -> FileFact:
+        """What the file at *place* holds, with the stamp where it proves the digest."""
+        return self.seen(place).fact
+
+    def links(self, place: Place) -> tuple[str, ...]:
+        """Where *place* leads if it is a link; no file is read for it."""
+        seen = self._seen.get(place)
+        if seen is None or not self._stands(seen):
+            return tuple(targets(places.path(place, self._project)))
+        return seen.links
+
+    def seen(self, place: Place) -> Seen:
+        """What is at *place*: as it is now, or was when it was last seen at this moment."""
+        seen = self._seen.get(place)
+        if seen is None or not (seen.moment == self._moment or self._stands(seen)):
+            if seen is None:
+                _room(self._seen, self._limit)
+            seen = self._seen[place] = self._look(place, None if seen is None else seen.fact)
+        return seen
+
+    def _stands(self, seen: Seen) -> bool:
+        """Whether what was seen before is proven to be there now."""
+        if seen.moment == self._moment:
+            return True
+        if seen.kind is None:
+            if seen.proof is None or self._folder(seen.above) != seen.proof:
+                return False
+        elif seen.kind != "file" or seen.links or not _is_there(seen):
+            return False
+        seen.moment = self._moment
+        return True
+
+    def _look(self, place: Place, fact: FileFact | None) -> Seen:
+        """What is there now; *fact* is what was there before."""
+        path = places.path(place, self._project)
+        above = os.path.dirname(path)
+        # The folder first: what comes into it after this shows in its stamp.
+        proof = self._folder(above)
+        nothing = FileFact(place, None, None)
+        absent = Seen(nothing, None, (), self._moment, path, above, proof)
+        if proof == _NO_FOLDER:
+            return absent
+        links: tuple[str, ...] = ()
+        try:
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                absent.proof = None  # what it leads to may come, elsewhere
+                absent.links = links = tuple(targets(path))
+                found = os.stat(path)
+        except FileNotFoundError:
+            return absent
+        except (OSError, ValueError):
+            absent.proof = None
+            return absent
+        if not stat.S_ISREG(found.st_mode):
+            kind: Final = "folder" if stat.S_ISDIR(found.st_mode) else "other"
+            return Seen(nothing, kind, links, self._moment, path, above, None)
+        if fact is None or not _is_of(fact.stamp, found):
+            fact = look(path, place)
+        return Seen(fact, "file", links, self._moment, path, above, None)
+
+    def _folder(self, path: str) -> _FolderStamp | None:
+        """The stamp of a folder; None if it proves nothing."""
+        known = self._folders.get(path)
+        if known is not None and known[0] == self._moment:
             return known[1]
-        fact = look(path, path)
-        if fact.stamp is None or fact.digest is None:
-            self._known.pop(path, None)
-            return fact.digest
-        if len(self._known) >= self._limit:
-            self._known.clear()
-        self._known[path] = (fact.stamp, fact.digest)
-        return fact.digest
+        now_ns = time.time_ns()
+        stamp: _FolderStamp | None
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            stamp = _NO_FOLDER
+        except (OSError, ValueError):
+            stamp = None
+        else:
+            stamp = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            if not stat.S_ISDIR(found.st_mode):
+                stamp = _NO_FOLDER
+            elif found.st_ctime_ns > now_ns - TICK_NS:
+                stamp = None
+        if known is None:
+            _room(self._folders, self._limit)
+        self._folders[path] = (self._moment, stamp)
+        return stamp
 
-    def fact(self, path: str, place: Place) -> FileFact:
-        """Like `digest`, with the stamp where it proves the digest."""
-        digest = self.digest(path)
-        known = self._known.get(path)
-        return FileFact(place, None if known is None or digest is None else known[0], digest)
+
+def _is_there(seen: Seen) -> bool:
+    """Whether the file is there with its stamp, and no link to one that has it."""
+    try:
+        found = os.lstat(seen.path)
+    except OSError:
+        return False
+    return _is_of(seen.fact.stamp, found) and stat.S_ISREG(found.st_mode)
+
+
+def _is_of(stamp: Stamp | None, found: os.stat_result) -> bool:
+    return stamp is not None and (
+        stamp.mtime_ns == found.st_mtime_ns
+        and stamp.size == found.st_size
+        and stamp.inode == found.st_ino
+        and stamp.ctime_ns == found.st_ctime_ns
+    )
+
+
+def _room(known: dict[str, Any], limit: int) -> None:
+    """Make room for one more in *known*."""
+    if len(known) >= limit:
+        known.clear()

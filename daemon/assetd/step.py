@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,11 @@ from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import BuildError
 from assetd.model import Diagnostic, Digest, Kind, Place
-from assetd.processor import Options, Published
+from assetd.processor import Found, Options, Published
 from assetd.tree import is_safe_name
 
 _CHUNK: Final = 1 << 20
+_NOTHING: Final = Found(None, None)
 EXCERPT_LIMIT: Final = 200
 WARNING_LIMIT: Final = 100
 
@@ -30,8 +31,8 @@ class Desk:
 
     processor: str
     path: str
-    input: Path
-    origin: Path
+    input_path: str
+    origin_path: str
     mount: Path
     project: Path
     options: Options
@@ -39,10 +40,13 @@ class Desk:
     """The outputs that `Processor.outputs` named; None for a bypassing root."""
     stage: Callable[[str], str]
     """Gives a fresh path in staging for an output's name."""
+    looker: stamps.Looker
     companions: Mapping[str, Path] = field(default_factory=dict)
     warm: Any = None
     in_place: Callable[[str, str, bool], Sequence[Published]] = lambda _mount, _pattern, _dates: ()
     """The outputs of a mount that a pattern finds, dated or not."""
+    staged_digest: Digest | None = None
+    """Of the input, if we have written it to staging and nobody else wants it."""
 
     staged: dict[str, str] = field(default_factory=dict)
     """Where each output was written, by name."""
@@ -53,39 +57,59 @@ class Desk:
     warnings: list[Diagnostic] = field(default_factory=list)
     _scratch: str | None = None
 
+    @property
+    def input(self) -> Path:
+        """See `processor.Step`."""
+        return Path(self.input_path)
+
+    @property
+    def origin(self) -> Path:
+        """See `processor.Step`."""
+        return Path(self.origin_path)
+
     def output(self, name: str) -> Path:
         """See `processor.Step`."""
-        if self.announced is None:
-            if not is_safe_name(name):
-                raise BuildError(f"{self.processor} makes {name!r}, no path below the output root")
-        elif name not in self.announced:
-            expected = ", ".join(self.announced)
-            raise BuildError(f"{self.processor} makes {name!r}, but announced {expected}")
-        if name not in self.staged:
-            self.staged[name] = self.stage(name)
-        self.digests.pop(name, None)
-        return Path(self.staged[name])
+        return Path(self._output(name))
 
     def write(self, name: str, content: str | bytes) -> None:
         """See `processor.Step`."""
         data = content.encode() if isinstance(content, str) else content
-        with open(self.output(name), "wb") as file:
-            file.write(data)
+        stamps.write_file(self._output(name), data)
         self.digests[name] = stamps.digest_bytes(data)
 
     def copy(self) -> None:
         """See `processor.Step`."""
-        target = self.output(self.path)
+        self._check(self.path)
+        if self.staged_digest is not None:
+            self.staged[self.path] = self.input_path
+            self.digests[self.path] = self.staged_digest
+            return
+        target = self._output(self.path)
         state = hashlib.sha256()
         # Read and written by hand: the digest must be of the very bytes that we wrote, and
         # copy_file_range would read them where we cannot see them.
-        with open(self.input, "rb", buffering=0) as source, open(target, "wb", 0) as file:
+        with open(self.input_path, "rb", buffering=0) as source, open(target, "wb", 0) as file:
             while chunk := source.read(_CHUNK):
                 state.update(chunk)
                 view = memoryview(chunk)
                 while view:
                     view = view[file.write(view) :]
         self.digests[self.path] = state.hexdigest()
+
+    def _output(self, name: str) -> str:
+        self._check(name)
+        if name not in self.staged:
+            self.staged[name] = self.stage(name)
+        self.digests.pop(name, None)
+        return self.staged[name]
+
+    def _check(self, name: str) -> None:
+        if self.announced is None:
+            if not is_safe_name(name):
+                raise BuildError(f"{self.processor} makes {name!r}, no path below the output root")
+        elif name not in self.announced:
+            expected = ", ".join(self.announced)
+            raise BuildError(f"{self.processor} makes {name!r}, but announced {expected}")
 
     def scratch(self) -> Path:
         """See `processor.Step`."""
@@ -96,10 +120,23 @@ class Desk:
 
     def depends(self, path: str | os.PathLike[str]) -> None:
         """See `processor.Step`."""
-        place = places.of(path, str(self.project))
+        place = self.looker.place(os.fspath(path))
+        self._depend(place, self.looker.links(place))
+
+    def find(self, paths: Iterable[str | os.PathLike[str]]) -> list[Found]:
+        """See `processor.Step`."""
+        found = []
+        for path in paths:
+            place = self.looker.place(os.fspath(path))
+            seen = self.looker.seen(place)
+            self._depend(place, seen.links)
+            found.append(Found(seen.kind, seen.fact.digest) if seen.kind else _NOTHING)
+        return found
+
+    def _depend(self, place: Place, links: Iterable[str]) -> None:
         self.depended[(Kind.FILE, place, "")] = None
-        for target in targets(places.path(place, str(self.project))):
-            self.depended[(Kind.FILE, places.of(target, str(self.project)), "")] = None
+        for target in links:
+            self.depended[(Kind.FILE, self.looker.place(target), "")] = None
 
     def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:
         """See `processor.Step`."""
@@ -146,7 +183,11 @@ class Desk:
 
     def clear_scratch(self) -> None:
         """Remove what `scratch` gave."""
-        if self._scratch is not None:
+        if self._scratch is None:
+            return
+        try:
+            os.rmdir(self._scratch)  # mostly it is empty, and this is much quicker
+        except OSError:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _diagnostic(
@@ -160,25 +201,12 @@ class Desk:
         line = line if isinstance(line, int) else None
         column = column if isinstance(column, int) else None
         message = str(message)
-        path = os.path.join(self.project, os.fspath(self.origin if file is None else file))
-        if path == os.fspath(self.input) != os.fspath(self.origin):
-            path = os.fspath(self.origin)  # nobody can open staging
+        path = os.path.join(self.project, self.origin_path if file is None else os.fspath(file))
+        if path == self.input_path != self.origin_path:
+            path = self.origin_path  # nobody can open staging
         return Diagnostic(
             message, places.of(path, str(self.project)), line, column, excerpt(path, line)
         )
-
-
-def targets(path: str) -> Iterator[str]:
-    """Where the link at *path* leads, step by step; nothing if it is none.
-
-    An edit of what a link leads to happens there, where no watch of the link hears it.
-    """
-    for _ in range(40):  # as many as the kernel follows
-        try:
-            path = os.path.join(os.path.dirname(path), os.readlink(path))
-        except OSError:
-            return
-        yield path
 
 
 def glob_names(folder: str, pattern: str) -> list[str]:

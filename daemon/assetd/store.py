@@ -11,14 +11,22 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from assetd import stamp as stamps
-from assetd.model import Dependency, Diagnostic, Digest, Kind, Made
+from assetd.model import Dependency, Diagnostic, Digest, Kind, Made, Place
 
 RESULTS_PER_KEY: Final = 8
 """How many sets of dependencies one input is remembered with: branches that one goes between."""
+
+_FORM: Final = 2
+"""Of the files below `results/`: those of another one are as good as damaged."""
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+DependencyKey: TypeAlias = tuple[Kind, Place, str]
+"""What is depended on, whatever it holds: `Dependency.key`."""
 
 
 class Result(NamedTuple):
@@ -27,6 +35,71 @@ class Result(NamedTuple):
     dependencies: tuple[Dependency, ...]
     made: tuple[Made, ...]
     warnings: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The results remembered for a key, the latest first; most of them are never looked at.
+
+    They come of the same dependencies, but for a few, with other contents: so these are named
+    once, and asked for once.
+    """
+
+    _named: tuple[tuple[DependencyKey, ...], ...] = ()
+    """What each set of dependencies is on."""
+    _rows: tuple[list[Any], ...] = ()
+    """Each a result: the index of its set, the digests in the same order, made, warnings."""
+
+    def __iter__(self) -> Iterator[Result]:
+        for row in self._rows:
+            yield self._result(row)
+
+    def holding(self, current: Callable[[DependencyKey], Digest | None]) -> Iterator[Result]:
+        """Those whose dependencies have the digests that *current* gives."""
+        asked: dict[int, list[Digest | None]] = {}
+        for row in self._rows:
+            named, digests, _, _ = row
+            if named not in asked:
+                asked[named] = [current(key) for key in self._named[named]]
+            if asked[named] == digests:
+                yield self._result(row)
+
+    def _result(self, row: list[Any]) -> Result:
+        named, digests, made, warnings = row
+        return Result(
+            tuple(
+                Dependency(kind, place, pattern, digest)
+                for (kind, place, pattern), digest in zip(self._named[named], digests, strict=True)
+            ),
+            tuple(Made(*m) for m in made),
+            tuple(Diagnostic(*w) for w in warnings),
+        )
+
+    def with_(self, result: Result) -> "Results":
+        """These with *result* before them, as many as are remembered."""
+        on = tuple(d.key for d in result.dependencies)
+        digests = [d.digest for d in result.dependencies]
+        others = [
+            (self._named[named], *rest)
+            for named, *rest in self._rows
+            if (self._named[named], rest[0]) != (on, digests)
+        ]
+        kept = [(on, digests, result.made, result.warnings), *others][:RESULTS_PER_KEY]
+        numbers = {each: n for n, each in enumerate(dict.fromkeys(named for named, *_ in kept))}
+        return Results(tuple(numbers), tuple([numbers[named], *rest] for named, *rest in kept))
+
+    def text(self) -> str:
+        """The fact as JSON."""
+        return json.dumps([self._named, self._rows], separators=(",", ":"))
+
+    @staticmethod
+    def of(text: bytes) -> "Results":
+        """The fact that `text()` made."""
+        named, rows = json.loads(text)
+        return Results(
+            tuple(tuple((_KINDS[kind], *rest) for kind, *rest in keys) for keys in named),
+            tuple(rows),
+        )
 
 
 def base_key(processor: str, version: str, options: Digest, path: str, input_: Digest) -> Digest:
@@ -42,37 +115,34 @@ class Store:
         self._root = root
         self._serial = 0
 
-    def find(self, key: Digest) -> tuple[Result, ...]:
-        """The results remembered for *key*, the latest first."""
+    def find(self, key: Digest) -> Results:
+        """The results remembered for *key*."""
         path = self._path("results", key)
         try:
             with open(path, "rb") as file:
-                rows = _opened(key, file.read())
-            results = tuple(
-                Result(
-                    tuple(Dependency(Kind(k), p, g, d) for k, p, g, d in deps),
-                    tuple(Made(*m) for m in made),
-                    tuple(Diagnostic(*w) for w in warnings),
-                )
-                for deps, made, warnings in rows
-            )
+                results = Results.of(_opened(key, file.read()))
         except FileNotFoundError:
-            return ()
-        except (OSError, ValueError, TypeError):
+            return Results()
+        except (OSError, ValueError, TypeError, LookupError):
             # Cut short by a power loss, or edited: worth nothing, so make room.
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            return ()
+            return Results()
         with contextlib.suppress(OSError):
             os.utime(path)
         return results
 
-    def save(self, key: Digest, result: Result) -> None:
-        """Remember *result* for *key*; its contents are there already, by `put`."""
-        kept = [r for r in self.find(key) if r.dependencies != result.dependencies]
-        rows = [result, *kept][:RESULTS_PER_KEY]
+    def save(self, key: Digest, result: Result, others: Results | None = None) -> None:
+        """Remember *result* for *key*; its contents are there already, by `put`.
+
+        Args:
+            key: What it comes from.
+            result: The new one.
+            others: What `find` gave a moment ago; they stay.
+        """
+        results = (self.find(key) if others is None else others).with_(result)
         with contextlib.suppress(OSError):  # no space: it costs time, some day
-            self._write(self._path("results", key), _sealed(key, json.dumps(rows).encode()))
+            self._write(self._path("results", key), _sealed(key, results.text().encode()))
 
     def put(self, digest: Digest, path: str) -> None:
         """Keep the content of the file at *path*, which has *digest*.
@@ -140,13 +210,11 @@ class Store:
         self._serial += 1
         temporary = f"{path}.{os.getpid()}-{self._serial}"
         try:
-            file = open(temporary, "wb")  # noqa: SIM115 - closed below, opened on the second try
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            file = open(temporary, "wb")  # noqa: SIM115
-        try:
-            with file:
-                file.write(content)
+            try:
+                stamps.write_file(temporary, content)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                stamps.write_file(temporary, content)
             os.rename(temporary, path)
         except OSError:
             with contextlib.suppress(OSError):
@@ -156,15 +224,19 @@ class Store:
 
 def _sealed(key: Digest, text: bytes) -> bytes:
     """A result with a checksum: half a word of it may be JSON, too, and mean another thing."""
-    return b"%08x%s" % (zlib.crc32(key.encode() + text), text)
+    return b"%08x%s" % (_sum(key, text), text)
 
 
-def _opened(key: Digest, content: bytes) -> Any:
-    """The rows of a result; raises ValueError if they are not what was written."""
+def _opened(key: Digest, content: bytes) -> bytes:
+    """What was sealed; raises ValueError if it is not what was written."""
     text = content[8:]
-    if content[:8] != b"%08x" % zlib.crc32(key.encode() + text):
+    if content[:8] != b"%08x" % _sum(key, text):
         raise ValueError("a result is not as it was written")
-    return json.loads(text)
+    return text
+
+
+def _sum(key: Digest, text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(key.encode(), _FORM))
 
 
 def _entries(folder: str) -> Sequence[os.DirEntry[str]]:

@@ -17,6 +17,7 @@ import pytest
 from assetd.errors import BuildError
 from assetd.model import Diagnostic, Kind
 from assetd.processor import Processor, Setting
+from assetd.stamp import Looker
 from assetd.step import Desk
 from assetd_processors import tools as node_tools
 
@@ -61,13 +62,14 @@ class Bench:
         return Desk(
             processor.name,
             path,
-            origin if made_before is None else made_before,
-            origin,
+            os.fspath(origin if made_before is None else made_before),
+            os.fspath(origin),
             self.mount,
             self.project,
             given,
             None if processor.bypass else (*names.primary, *names.companions),
             lambda _name: str(self.staging / str(next(self.serial))),
+            Looker(os.fspath(self.project)),
             companions or {},
             warm=self.warm.get(processor.name),
         )
