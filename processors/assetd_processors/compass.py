@@ -8,7 +8,7 @@ needs it is refused.  `command` runs the user's own Compass: see `compass_comman
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from assetd.processor import (
@@ -98,9 +98,9 @@ def _compass(step: Step) -> None:
     if not mixins.is_dir():
         raise step.fail(f"{_PACKAGE} is not installed: {_CURE}")
 
-    def check(css: str, texts: Mapping[str, str]) -> BuildError | None:
+    def check(css: str, texts: Callable[[], Mapping[str, str]]) -> BuildError | None:
         found = _RUBY.search(css)
-        return None if found is None else _ruby_only(step, found[0], texts)
+        return None if found is None else _ruby_only(step, found[0], texts())
 
     try:
         sass_libsass.make(step, [*load_paths(step), os.fspath(mixins)], check)

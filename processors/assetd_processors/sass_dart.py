@@ -181,10 +181,9 @@ class _Work:
 
     def _try(self, path: str, *, from_import: bool) -> list[str]:
         for group in candidates(path, from_import=from_import):
-            for place in group:
-                self.step.depends(place)
-            if found := [place for place in group if os.path.isfile(place)]:
-                return found
+            looked = zip(group, self.step.find(group), strict=True)
+            if files := [place for place, found in looked if found.kind == "file"]:
+                return files
         return []
 
     def _hear(self, event: Any) -> None:

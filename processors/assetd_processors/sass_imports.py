@@ -9,6 +9,7 @@ Measured on LibSass 3.6.6 with strace; `tests/processors/test_sass.py` holds us 
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 _EXTENSIONS: Final = (".scss", ".sass", ".css")
@@ -110,6 +111,7 @@ def _unescape(quoted: str) -> str:
     return _ESCAPE.sub(plain, quoted)
 
 
+@lru_cache(4096)
 def direct(folder: str, name: str) -> tuple[str, ...]:
     """Where LibSass looks for *name* in *folder*: two that are there are an error."""
     path = _join(folder, name)
@@ -123,6 +125,7 @@ def direct(folder: str, name: str) -> tuple[str, ...]:
     )
 
 
+@lru_cache(4096)
 def index(folder: str, name: str) -> tuple[str, ...]:
     """Where it looks in *folder* if none of `direct` is there."""
     if name.endswith(_EXTENSIONS):

@@ -9,19 +9,20 @@ nothing else.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from assetd.processor import BuildError, Step, Tool
-from assetd_processors import sass_imports, sass_printed
+from assetd_processors import sass_imports, sass_native, sass_printed
 from assetd_processors.sass_paths import stable_name, url
 
 _PACKAGE: Final = "libsass"
+_REMEMBERED: Final = 4096
 
 _PLACE: Final = re.compile(
     r"^ +(on|from) line (\d+)(?::(\d+))? of (.+?)(?:, in (?:function|mixin) `[^`]*`)?$",
@@ -30,22 +31,54 @@ _PLACE: Final = re.compile(
 _LINE_COMMENT: Final = re.compile(r"(?<=/\* line )(\d+), (.+?)(?= \*/)")
 
 
-Check: TypeAlias = Callable[[str, Mapping[str, str]], BuildError | None]
-"""Gets the CSS and the texts that it is from, by absolute path, the input first."""
+Check: TypeAlias = Callable[[str, Callable[[], Mapping[str, str]]], BuildError | None]
+"""Gets the CSS, and what gives the texts that it is from, by absolute path, the input first."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """What a worker keeps: the compiler, and what the files that it has seen import."""
+
+    compiler: sass_native.Compiler = field(default_factory=sass_native.Compiler)
+    _names: dict[tuple[str, bool], tuple[str, ...]] = field(default_factory=dict)
+    """By the digest of the content, and whether it is indented."""
+
+    def imports(self, path: str, digest: str | None) -> tuple[str, ...]:
+        """What the file at *path* imports, as it is spelt.
+
+        Args:
+            path: Of the file.
+            digest: Of its content a moment ago; None if nobody could read it.
+        """
+        key = (digest or "", sass_imports.is_indented(path))
+        known = self._names.get(key)
+        if known is not None:
+            return known
+        data = _read(path)
+        names = tuple(sass_imports.imports(_decoded(data), indented=key[1]))
+        if hashlib.sha256(data).hexdigest() == digest:  # it may have changed since
+            if len(self._names) >= _REMEMBERED:
+                self._names.clear()
+            self._names[key] = names
+        return names
 
 
 @dataclass(frozen=True, slots=True)
 class _Reached:
     """What an input reaches through its imports, on the disk as it is now."""
 
-    files: dict[str, str] = field(default_factory=dict)
-    """The text of each file by its absolute path, the input first."""
-    probed: dict[str, None] = field(default_factory=dict)
+    files: dict[str, None] = field(default_factory=dict)
+    """Each file by its absolute path, the input first."""
+    probed: set[str] = field(default_factory=set)
     """Every path that LibSass asks for, there or not."""
     odd: list[str] = field(default_factory=list)
     """Of those, what is neither a file nor a folder."""
-    names: set[str] = field(default_factory=set)
-    """What is imported, as it is spelt."""
+    climbs: int = 0
+    """How often a single name goes up to the folder above."""
+
+    def texts(self) -> dict[str, str]:
+        """The text of each file."""
+        return {path: _decoded(_read(path)) for path in self.files}
 
 
 def tool() -> Tool:
@@ -59,73 +92,77 @@ def tool() -> Tool:
 
 
 def warm() -> object:
-    """The compiler: what `Step.warm` must be."""
-    import sass as compiler
-
-    return compiler
+    """The engine: what `Step.warm` must be."""
+    return Engine()
 
 
 def make(step: Step, given_paths: Sequence[str], check: Check | None = None) -> None:
     """Make the CSS, and the map if it is asked for.
 
     Args:
-        step: With this engine's compiler as `warm`.
+        step: With this engine as `warm`.
         given_paths: Absolute; where imports are looked for after their own folder.
         check: Asked whether the CSS is wrong after all.
     """
     origin, load_paths = os.path.abspath(step.origin), list(given_paths)
     _check_names(step, origin, load_paths)
-    if step.input == step.origin:
+    given = os.fspath(step.input)
+    scratch = os.fspath(step.scratch())
+    if given == os.fspath(step.origin):
         entry = origin
     else:
         # What a node before us made: it lies alone, and imports as if it lay in the mount.
-        entry = os.path.join(step.scratch(), "input", os.path.basename(origin))
+        entry = os.path.join(scratch, "input", os.path.basename(origin))
         os.mkdir(os.path.dirname(entry))
-        with open(step.input, "rb") as made, open(entry, "wb") as copy:
+        with open(given, "rb") as made, open(entry, "wb") as copy:
             copy.write(made.read())
         load_paths.insert(0, os.path.dirname(origin))
 
     # The dependencies are told before the compiler runs: they count even if it fails.
-    reached = _reach(entry, os.path.dirname(origin), load_paths)
-    for path in reached.probed:
-        step.depends(path)
+    reached = _reach(step, entry, os.path.dirname(origin), load_paths)
     if reached.odd:
         raise step.fail(f"{reached.odd[0]} is no regular file: it cannot be imported")
 
-    # Deep enough for every `../` to stay among empty folders.
-    depth = 1 + min(64, max((name.count("../") for name in reached.names), default=0))
-    nowhere = os.path.join(step.scratch(), *["0"] * depth)
-    os.makedirs(nowhere)
+    nowhere = _nowhere(scratch, reached.climbs, is_empty=entry == origin)
+    style, with_map = step.options["style"], step.options["source_map"]
     printed = bytearray()
     try:
         with _working_in(nowhere), sass_printed.caught(printed):
-            css, raw_map = _compile(step, entry, load_paths)
-    except step.warm.CompileError as error:
-        raise _failure(step, str(error), nowhere, entry, reached.files) from error
+            css, raw_map, included = step.warm.compiler.compile(
+                entry,
+                style=style,
+                precision=step.options["precision"],
+                comments=step.options["source_comments"] and style != "compressed",
+                load_paths=load_paths,
+                map_name="/map" if with_map else None,
+            )
+    except sass_native.CompileError as error:
+        raise _failure(step, str(error), nowhere, entry, reached.texts()) from error
     finally:
-        _warn(step, bytes(printed), nowhere, entry)
+        if printed:
+            _warn(step, bytes(printed), nowhere, entry)
 
-    source_map = json.loads(raw_map, strict=False)
-    # Its sources are relative to the root, where we said that the map would be.
-    included = ["/" + path for path in source_map["sources"]]
     for path in included:
         if path != entry and path not in reached.probed:
             step.depends(path)
     if "@use" in css or "@forward" in css:
-        uses = _modules(step, included, entry, reached.files)
+        uses = _modules(step, included, entry, reached.texts())
         if uses is not None:
             raise uses
-    if check is not None and (wrong := check(css, reached.files)) is not None:
+    if check is not None and (wrong := check(css, reached.texts)) is not None:
         raise wrong
-    shown = {path: stable_name(step, path, load_paths) for path in included}
-    shown[entry] = stable_name(step, origin, load_paths)
-    if step.options["source_comments"]:
-        css = _with_stable_comments(css, nowhere, shown)
 
+    def shown(path: str) -> str:
+        return stable_name(step, origin if path == entry else path, load_paths)
+
+    if step.options["source_comments"]:
+        css = _with_stable_comments(css, nowhere, {path: shown(path) for path in included})
     target = step.path[:-5] + ".css"
-    if step.options["source_map"]:
+    if raw_map is not None:
+        source_map = json.loads(raw_map, strict=False)
         source_map["file"] = url(os.path.basename(target))
-        source_map["sources"] = [url(shown[path]) for path in included]
+        # Its sources are relative to the root, where we said that the map would be.
+        source_map["sources"] = [url(shown("/" + path)) for path in source_map["sources"]]
         step.write(target + ".map", json.dumps(source_map, separators=(",", ":")))
         css += f"\n/*# sourceMappingURL={url(os.path.basename(target))}.map */"
     step.write(target, css)
@@ -142,55 +179,76 @@ def _check_names(step: Step, origin: str, load_paths: Sequence[str]) -> None:
             raise step.fail(f"LibSass splits load paths at {os.pathsep!r}: {path}")
 
 
-def _reach(entry: str, folder: str, load_paths: Sequence[str]) -> _Reached:
-    """Follow the imports of *entry*, which lies in *folder* for those who import."""
-    reached = _Reached()
-    reached.files[entry] = _read(entry) or ""
-    asked: dict[tuple[str, str], list[str]] = {}
-    waiting = [(entry, folder)]
+def _reach(step: Step, entry: str, folder: str, load_paths: Sequence[str]) -> _Reached:
+    """Follow the imports of *entry*, which lies in *folder* for those who import.
+
+    The step is told of every path that LibSass asks for.
+    """
+    files: dict[str, None] = {entry: None}
+    probed: set[str] = set()
+    odd: list[str] = []
+    asked: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
+    climbs = 0
+    waiting: list[tuple[str, str, str | None]] = [(entry, folder, None)]
     while waiting:
-        path, folder = waiting.pop()
-        text = reached.files[path]
-        for name in sass_imports.imports(text, indented=sass_imports.is_indented(path)):
-            reached.names.add(name)
+        path, folder, digest = waiting.pop()
+        for name in step.warm.imports(path, digest):
+            climbs = max(climbs, name.count("../"))
             for place in (folder, *load_paths):
                 found = asked.get((place, name))
                 if found is None:
-                    found = asked[place, name] = _probe(place, name, reached)
-                for each in found:
-                    if each not in reached.files and (content := _read(each)) is not None:
-                        reached.files[each] = content
-                        waiting.append((each, os.path.dirname(each)))
+                    found = asked[place, name] = _probe(step, place, name, probed, odd)
+                for each, content in found:
+                    if each not in files:
+                        files[each] = None
+                        waiting.append((each, os.path.dirname(each), content))
                 if found:
                     break
-    return reached
+    return _Reached(files, probed, odd, climbs)
 
 
-def _probe(folder: str, name: str, reached: _Reached) -> list[str]:
+def _probe(
+    step: Step, folder: str, name: str, probed: set[str], odd: list[str]
+) -> list[tuple[str, str | None]]:
     """The files that *name* may mean in *folder*: more than one and LibSass refuses."""
     for candidates in (sass_imports.direct(folder, name), sass_imports.index(folder, name)):
-        reached.probed.update(dict.fromkeys(candidates))
-        reached.odd.extend(path for path in candidates if _is_odd(path))
-        if found := [path for path in candidates if os.path.isfile(path)]:
-            return found
+        probed.update(candidates)
+        files = []
+        for path, found in zip(candidates, step.find(candidates), strict=True):
+            if found.kind == "file":
+                files.append((path, found.digest))
+            elif found.kind == "other":  # LibSass would wait at a FIFO for somebody who writes
+                odd.append(path)
+        if files:
+            return files
     return []
 
 
-def _is_odd(path: str) -> bool:
-    """Whether LibSass would wait at *path* for somebody who writes: a FIFO, say."""
+def _read(path: str) -> bytes:
     try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
-        return None  # LibSass will say so, if it gets there
+        return b""  # LibSass will say so, if it gets there
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _nowhere(scratch: str, climbs: int, *, is_empty: bool) -> str:
+    """A folder that is empty, as are those above it, as far up as an import may climb.
+
+    Args:
+        scratch: The step's own folder.
+        climbs: How often a name goes up.
+        is_empty: Whether there is nothing of ours in it.
+    """
+    if is_empty and not climbs:
+        return scratch
+    nowhere = os.path.join(scratch, *["0"] * (1 + min(64, climbs)))
+    os.makedirs(nowhere)
+    return nowhere
 
 
 @contextlib.contextmanager
@@ -203,26 +261,6 @@ def _working_in(folder: str) -> Iterator[None]:
     finally:
         os.fchdir(back)
         os.close(back)
-
-
-def _compile(step: Step, entry: str, load_paths: Sequence[str]) -> tuple[str, str]:
-    """The CSS and the source map.
-
-    The map is always asked for, because it names every file that was read.  It costs 3 to 8 %
-    and does not change a byte of the CSS.
-    """
-    style = step.options["style"]
-    css, source_map = step.warm.compile(
-        filename=entry,
-        output_style=style,
-        precision=step.options["precision"],
-        source_comments=step.options["source_comments"] and style != "compressed",
-        include_paths=load_paths,
-        source_map_filename="/map",
-        source_map_contents=step.options["source_map"],
-        omit_source_map_url=True,
-    )
-    return css, source_map
 
 
 def _warn(step: Step, printed: bytes, nowhere: str, entry: str) -> None:

@@ -1,6 +1,7 @@
 """`sass` makes what LibSass makes, and knows all that the result came from."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from assetd.record import Reader
 from assetd.testing import Site
 from assetd_processors import sass_imports, sass_printed
 from assetd_processors.sass import sass
+from assetd_processors.sass_libsass import Engine
 
 if TYPE_CHECKING:
     from tests.processors.conftest import Bench
@@ -537,9 +539,33 @@ def test_the_record_has_a_deprecation_with_its_place(tmp_path: Path) -> None:
 
 
 def test_the_compiler_is_loaded_once(bench: "Bench") -> None:
-    """What is warm is the module, which keeps nothing between compiles."""
+    """What is warm is the library, and what a file imports, by its content."""
     assert sass.warm is not None
-    assert sass.warm(Setting(bench.project, OPTIONS, 0)) is libsass
+    assert isinstance(sass.warm(Setting(bench.project, OPTIONS, 0)), Engine)
+    for name in ("a", "b", "a"):
+        bench.write(
+            {
+                "assets/css/site.scss": "@import 'c';",
+                "assets/css/_c.scss": f"@import '{name}';",
+                f"assets/css/_{name}.scss": f".{name} {{ d: e }}",
+            }
+        )
+        assert f".{name} {{" in css_of(bench)
+        assert f"assets/css/_{name}.scss" in bench.told(sass, "css/site.scss")
+
+
+def test_a_file_that_changes_while_it_is_looked_at_is_not_remembered(tmp_path: Path) -> None:
+    """What it imports would be said of the old content, in all compilations to come."""
+    engine = Engine()
+    path = tmp_path / "a.scss"
+    path.write_text("@import 'new';")
+    old = hashlib.sha256(b"@import 'old';").hexdigest()
+    assert engine.imports(os.fspath(path), old) == ("new",)
+    path.write_text("@import 'old';")
+    assert engine.imports(os.fspath(path), old) == ("old",)
+    path.unlink()
+    assert engine.imports(os.fspath(path), old) == ("old",)
+    assert engine.imports(os.fspath(path), None) == ()
 
 
 # The scanner
