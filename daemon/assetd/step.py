@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from assetd.tree import is_safe_name
 _CHUNK: Final = 1 << 20
 _NOTHING: Final = Found(None, None)
 EXCERPT_LIMIT: Final = 200
+_EXCERPT_LINES: Final = 100_000
 WARNING_LIMIT: Final = 100
 
 
@@ -56,6 +58,8 @@ class Desk:
     """What was depended on, in the order of the telling; for a glob what it found then."""
     warnings: list[Diagnostic] = field(default_factory=list)
     _scratch: str | None = None
+    _lines: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Of the files that diagnostics are about."""
 
     @property
     def input(self) -> Path:
@@ -204,9 +208,16 @@ class Desk:
         path = os.path.join(self.project, self.origin_path if file is None else os.fspath(file))
         if path == self.input_path != self.origin_path:
             path = self.origin_path  # nobody can open staging
-        return Diagnostic(
-            message, places.of(path, str(self.project)), line, column, excerpt(path, line)
-        )
+        place = self.looker.place(path)
+        return Diagnostic(message, place, line, column, self._excerpt(path, line))
+
+    def _excerpt(self, path: str, line: int | None) -> str | None:
+        if line is None:
+            return None
+        lines = self._lines.get(path)
+        if lines is None:  # a compiler may have much to say of one file
+            lines = self._lines[path] = _lines(path)
+        return lines[line - 1].rstrip("\r\n")[:EXCERPT_LIMIT] if 1 <= line <= len(lines) else None
 
 
 def glob_names(folder: str, pattern: str) -> list[str]:
@@ -224,15 +235,9 @@ def _names_digest(names: Sequence[str]) -> Digest:
     return stamps.digest_bytes(os.fsencode("\0".join(names)))
 
 
-def excerpt(path: str, line: int | None) -> str | None:
-    """Line *line* of the file at *path*, cut to a sensible length."""
-    if line is None or line < 1:
-        return None
+def _lines(path: str) -> Sequence[str]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for number, text in enumerate(file, 1):
-                if number == line:
-                    return text.rstrip("\r\n")[:EXCERPT_LIMIT]
+            return list(islice(file, _EXCERPT_LINES))
     except (OSError, ValueError):
-        pass
-    return None
+        return ()

@@ -65,6 +65,8 @@ class Compiler:
         self._command = command
         self._timeout_seconds = timeout_seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready: dict[int, select.poll] = {}
+        """Tells when a pipe can be used, by its descriptor."""
         self._buffer = bytearray()
         self._number = 0
 
@@ -131,13 +133,20 @@ class Compiler:
         if self._process is None:
             # From the root, so that it spells the paths in its messages absolutely.  It stays
             # in our process group, and ends when its standard input does: with us.
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 [*self._command, "--embedded"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 cwd="/",
             )
+            assert process.stdin is not None
+            os.set_blocking(process.stdin.fileno(), False)
+            self._ready = {}
+            for pipe, what in ((process.stdin, select.POLLOUT), (process.stdout, select.POLLIN)):
+                assert pipe is not None
+                poll = self._ready[pipe.fileno()] = select.poll()
+                poll.register(pipe, what)
         return self._process
 
     def _bury(self) -> str:
@@ -161,11 +170,12 @@ class Compiler:
         body = _varint(self._number) + message.SerializeToString()
         rest = memoryview(_varint(len(body)) + body)
         fd = process.stdin.fileno()
-        os.set_blocking(fd, False)
         try:
             while rest:
-                self._wait(fd, select.POLLOUT, deadline)
-                rest = rest[os.write(fd, rest) :]
+                try:
+                    rest = rest[os.write(fd, rest) :]
+                except BlockingIOError:
+                    self._wait(fd, deadline)
         except BrokenPipeError as error:
             raise _DeadError from error
 
@@ -179,17 +189,15 @@ class Compiler:
             while (packet := _take_packet(self._buffer)) is not None:
                 number, start = _number_at(packet, 0) or (0, 0)
                 yield number, packet[start:]
-            self._wait(fd, select.POLLIN, deadline)
+            self._wait(fd, deadline)
             data = os.read(fd, _CHUNK)
             if not data:
                 return
             self._buffer += data
 
-    def _wait(self, fd: int, what: int, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(fd, what)
+    def _wait(self, fd: int, deadline: float) -> None:
         left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        if left <= 0 or not self._ready[fd].poll(left * 1000):
             raise CompilerError(
                 f"the Sass compiler was not done after {self._timeout_seconds:g} seconds: "
                 "is there a loop without an end?"
