@@ -861,3 +861,54 @@ def test_a_disk_that_refuses_is_no_damage(tmp_path: Path) -> None:
     assert not isinstance(caught.value, CorruptRecordError)
     assert [e.source.path for e in record.entries()] == ["a.css"]
     record.close()
+
+
+# -- many at once -----------------------------------------------------------------------------
+
+
+def test_many_entries_and_claims_are_asked_for_at_once(record: Record) -> None:
+    """The answers are those of one question for each."""
+    sources = [Source("assets", f"d{n % 3}/{name}") for n, name in enumerate(NAMES * 80)]
+    put = [entry(s.path) for s in dict.fromkeys(sources)]
+    commit(record, *put, publish=tuple(published(e.source) for e in put[::2]))
+    other = entry(put[0].source.path, mount="theme")._replace(state=EntryState.OVERRIDDEN)
+    commit(record, other)
+    asked = [e.source for e in (*put, other)]
+    nobody = Source("assets", "d0/nobody")
+    known = record.entries_of([*asked, nobody])
+    assert {source: record.entry(source) for source in asked} == known
+    paths = [e.source.path for e in put]
+    outputs, claimants = record.claims_on([*paths, "nothing"])
+    assert {p: o for p in paths if (o := record.output(p)) is not None} == outputs
+    assert {p: record.claimants(p) for p in paths} == {p: sorted(c) for p, c in claimants.items()}
+
+
+def test_a_remark_waits_for_the_first_write(tmp_path: Path) -> None:
+    """Whoever finds nothing to do leaves the record as it was, byte for byte."""
+    path = tmp_path / "record.sqlite"
+    with contextlib.closing(Record(str(path))) as record:
+        commit(record, entry("a.css"))
+    before = path.read_bytes()
+    with contextlib.closing(Record(str(path))) as record:
+        record.with_first_write(clean="0")
+        assert record.meta("clean") is None
+    assert before == path.read_bytes()
+    with contextlib.closing(Record(str(path))) as record:
+        record.with_first_write(clean="0")
+        record.set_meta(other="1")
+        assert record.meta("clean") == "0"
+        record.set_meta(clean="1")
+        record.set_meta(other="2")
+        assert record.meta("clean") == "1"
+
+
+def test_a_build_with_nothing_to_do_leaves_no_trace(tmp_path: Path) -> None:
+    """Not even in the record: its digest is what spares the next start the look at every row."""
+    site = Site(tmp_path / "site")
+    site.write("assets/a.txt", "text")
+    site.build()
+    site.build()  # stamps of the very tick of the first one have been looked into now
+    state = tmp_path / "site/.assetd"
+    before = {name: (state / name).read_bytes() for name in ("record.sqlite", "record.sealed")}
+    site.build()
+    assert before == {name: (state / name).read_bytes() for name in before}

@@ -13,7 +13,7 @@ import pytest
 from assetd import stamp as stamps
 from assetd.model import Diagnostic, Digest, Job, NodeState, Outcome, Source
 from assetd.processor import Names, Processor, Step, suffix
-from assetd.runner import MountSetting, Runner
+from assetd.runner import CARRY_LIMIT, MountSetting, Runner
 from assetd.stamp import digest_bytes
 from assetd.store import Store
 
@@ -464,3 +464,93 @@ def test_a_dependency_that_changes_during_the_run_runs_it_again(bench: Bench) ->
     assert (outcome.settled, bench.ran, bench.out) == (True, ["include"] * 2, {"a.out": "late"})
     [dependency] = outcome.nodes[0].dependencies
     assert dependency.digest == digest_bytes(b"late")
+
+
+# -- what is only carried over ----------------------------------------------------------------
+
+
+def carrier(bench: Bench) -> Runner:
+    """A runner with a processor that copies, and says so."""
+    bench.take("carry", ".txt", ".txt", lambda step: step.copy(), verbatim=True, cheap=True)
+    mounts = {"site": MountSetting(str(bench.mount), tuple(bench.takers))}
+    store = Store(str(bench.root / "store"))
+    return Runner(str(bench.root), mounts, str(bench.staging), store, {})
+
+
+def told(outcome: Outcome | None) -> Outcome | None:
+    """An outcome without what differs from run to run: where things lie, and how long it took."""
+    if outcome is None:
+        return None
+    staged = tuple(each._replace(staged=Path(each.staged).read_text()) for each in outcome.staged)
+    nodes = tuple(node._replace(seconds=0.0) for node in outcome.nodes)
+    for each in outcome.staged:
+        os.unlink(each.staged)
+    return outcome._replace(staged=staged, nodes=nodes, seconds=0.0)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "the same", "another content", "another version"])
+@pytest.mark.parametrize("in_place", ["nothing", "the same", "another content"])
+def test_carrying_over_comes_to_what_a_run_comes_to(
+    bench: Bench, force: bool, before: str, in_place: str
+) -> None:
+    """The short way has the outcome of the long one, whatever was there before."""
+    runner = carrier(bench)
+    content = "other" if before == "another content" else "text"
+    bench.write("a.txt", content)
+    job = Job(1, Source("site", "a.txt"))
+    first = runner.run(job)
+    told(first)
+    nodes = tuple(
+        n._replace(version="0") if before == "another version" else n for n in first.nodes
+    )
+    bench.write("a.txt", "text")
+    published = {"the same": {"a.txt": digest_bytes(b"text")}, "another content": {"a.txt": "0"}}
+    job = job._replace(
+        nodes=() if before == "nothing" else nodes,
+        published=published.get(in_place, {}),
+        force=force,
+    )
+    expected = told(runner.run(job))
+    assert expected is not None
+    assert expected.stamp is not None
+    if expected.nodes[0].state is CLEAN and in_place != "the same":
+        expected = expected._replace(nodes=(expected.nodes[0]._replace(state=BUILT),))
+    assert expected == told(runner.carry(job, runner.mounts["site"].takers[0], "a.txt"))
+
+
+def test_what_was_just_written_is_carried_over_without_a_stamp(bench: Bench) -> None:
+    """A stamp of this very tick proves nothing, for whoever takes it."""
+    runner = carrier(bench)
+    (bench.mount / "a.txt").write_text("text")
+    job = Job(1, Source("site", "a.txt"))
+    outcome = told(runner.carry(job, runner.mounts["site"].takers[0], "a.txt"))
+    assert outcome is not None
+    assert (None, digest_bytes(b"text")) == (outcome.stamp, outcome.digest)
+
+
+def test_only_a_plain_file_of_a_sane_size_is_carried_over(bench: Bench) -> None:
+    """A link may lead to what the workers must not read; the rest is theirs to complain of."""
+    runner = carrier(bench)
+    bench.write("real.txt", "text")
+    (bench.mount / "link.txt").symlink_to("real.txt")
+    (bench.mount / "folder").mkdir()
+    (bench.mount / "folder/a.txt").write_text("text")
+    (bench.mount / "way").symlink_to("folder")
+    (bench.mount / "large.txt").write_bytes(bytes(CARRY_LIMIT + 1))
+    (bench.mount / "is.txt").mkdir()
+    os.mkfifo(bench.mount / "fifo.txt")
+    names = ("link.txt", "way/a.txt", "large.txt", "is.txt", "fifo.txt", "gone.txt")
+    for name in names:
+        job = Job(1, Source("site", name))
+        assert runner.carry(job, runner.mounts["site"].takers[0], name) is None
+    assert os.listdir(bench.staging) == []
+
+
+def test_what_cannot_be_staged_is_left_to_a_run(bench: Bench) -> None:
+    """It knows what to say of a full disk, or of a folder that is gone."""
+    runner = carrier(bench)
+    bench.write("a.txt", "text")
+    bench.staging.rmdir()
+    job = Job(1, Source("site", "a.txt"))
+    assert runner.carry(job, runner.mounts["site"].takers[0], "a.txt") is None

@@ -246,3 +246,19 @@ def test_a_looker_remembers_only_so_many(tmp_path: Path) -> None:
         assert looker.fact(f"{number}").digest == sha(f"{number}".encode())
         assert len(looker._seen) <= 10
         assert len(looker._places) <= 10
+
+
+def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Content and stamp of one moment; nothing of what is longer, no file, or led elsewhere."""
+    folder = tmp_path.resolve()
+    (folder / "a").write_bytes(b"12345")
+    (folder / "link").symlink_to("a")
+    (folder / "way").symlink_to(".")
+    stamp = read(f"{folder}/a")
+    assert (b"12345", stamp) == stamps.read_whole(f"{folder}/a", 5)
+    assert stamps.read_whole(f"{folder}/a", 4) is None
+    assert stamps.read_whole(f"{folder}/way/a", 5) is None
+    assert stamps.read_whole(f"{folder}", 1 << 20) is None
+    for name in ("link", "gone"):
+        with pytest.raises(OSError, match=name):
+            stamps.read_whole(f"{folder}/{name}", 5)

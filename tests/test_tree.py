@@ -263,3 +263,24 @@ def test_the_questions_are_asked_with_the_takers_own_options() -> None:
     assert tree is not None
     assert tree.leaves == (("a.x", 0),)
     assert grow("b", takers) is None
+
+
+def test_a_processor_is_asked_only_of_names_that_end_as_it_says() -> None:
+    """Most names concern few processors, and asking them is most of what a tree costs."""
+    asked: list[str] = []
+
+    def note(path: str, _options: Options) -> bool:
+        asked.append(path)
+        return False
+
+    curious = taker("curious", note, include_only=note, suffixes=(".min.js", ".css"))
+    for name in ("a.MIN.JS", "a.js", "x/css", "b.Css", "a.css.txt"):
+        grow(name, (curious, COPY))
+    assert asked == ["a.MIN.JS"] * 2 + ["b.Css"] * 2
+
+
+@pytest.mark.parametrize("suffixes", [(".CSS",), (".js", "")])
+def test_a_suffix_that_no_name_would_have_is_refused(suffixes: tuple[str, ...]) -> None:
+    """Names are compared in lower case; an empty one would stand for all of them."""
+    with pytest.raises(ValueError, match=r"bad: suffixes .*: expected lower case"):
+        taker("bad", ".js", suffixes=suffixes)
