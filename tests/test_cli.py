@@ -369,6 +369,13 @@ def test_no_delete_under_another_configuration_postpones_it_only(site: Site) -> 
     assert site.output("robots.txt") is None
 
 
+def test_a_forced_build_waits_for_what_it_forces(site: Site) -> None:
+    """Also where a scan finds nothing: its end was once taken for that of the order."""
+    settled = ("build", "--json")
+    wait_for(lambda: json.loads(site.run(*settled).stdout)["batch"]["changed"] == 0)
+    assert facts(site, "build", "--force")["batch"]["built"] == 3
+
+
 def test_force_builds_what_is_up_to_date(site: Site) -> None:
     """A path limits it, and a partial stands for what includes it."""
     site.run("build", check=True)

@@ -386,9 +386,10 @@ class Engine:
                 self._waiters.append(_Waiter(self.lookout.bake(), on_done))
                 return
         self._check_configuration()
-        ahead = (s.serial for s in self._scans if s.place == "" and not s.begun)
-        serial = next(ahead, None) or self._scan("", "sync")
-        self._waiters.append(_Waiter(Cookie(serial), on_done))
+        if not any(scan.place == "" and not scan.begun for scan in self._scans):
+            self._scan("", "sync")
+        # A serial of its own: what is suspected already, by an order say, is waited for too.
+        self._waiters.append(_Waiter(Cookie(self.lookout.next_serial()), on_done))
 
     def build(self, order: Order, on_done: Callable[[Order], None]) -> None:
         """Bring everything up to date and call *on_done*; *order* is filled in.
