@@ -1,5 +1,6 @@
 """Workers in their sandbox: on the real kernel, with plugins that try what they may not."""
 
+import errno
 import json
 import os
 import re
@@ -538,9 +539,13 @@ def test_what_cannot_be_opened_is_a_mistake(tmp_path: Path, text: str, message: 
 
 WITHOUT: Final = """
 import ctypes, os, struct, sys
-# A filter for system calls that has landlock_create_ruleset (444) answer ENOSYS (38), as a kernel
-# does that was built without Landlock: linux/filter.h, linux/seccomp.h.
-steps = ((0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50000 | 38), (0x06, 0, 0, 0x7FFF0000))
+# A filter for system calls that has landlock_create_ruleset (444) answer ENOSYS, as a kernel does
+# that was built without Landlock, or EPERM, as containers do: linux/filter.h, linux/seccomp.h.
+error = int(sys.argv.pop(1))
+steps = (
+    *((0x20, 0, 0, 0), (0x15, 0, 1, 444)),
+    *((0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000)),
+)
 program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
 filter = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(program)))
 libc = ctypes.CDLL(None, use_errno=True)
@@ -551,10 +556,12 @@ os.execv(sys.executable, [sys.executable, "-P", "-m", "assetd", *sys.argv[1:]])
 
 
 @contextmanager
-def without_landlock(site: Site, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """`assetd` as on a kernel that has no Landlock."""
+def without_landlock(
+    site: Site, *arguments: str, error: int = errno.ENOSYS
+) -> Iterator["subprocess.Popen[str]"]:
+    """`assetd` as on a kernel that answers with *error* when it is asked for Landlock."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WITHOUT, *arguments],
+        [sys.executable, "-c", WITHOUT, str(error), *arguments],
         cwd=site.root,
         env={**os.environ, "NO_COLOR": "1"},
         stdin=subprocess.DEVNULL,
@@ -584,15 +591,24 @@ def test_a_kernel_without_landlock_builds_all_the_same(tmp_path: Path) -> None:
     assert (site.root / "notes").read_text() == "x"
 
 
-@pytest.mark.parametrize("command", ["run", "build"])
-def test_required_refuses_a_kernel_without_landlock(tmp_path: Path, command: str) -> None:
-    """In one sentence, before anything is built."""
+@pytest.mark.parametrize(
+    ("command", "error", "why"),
+    [
+        ("run", errno.ENOSYS, "the kernel has no Landlock"),
+        ("build", errno.ENOSYS, "the kernel has no Landlock"),
+        ("build", errno.EOPNOTSUPP, "the kernel has no Landlock"),
+        ("build", errno.EPERM, "a filter of system calls forbids it"),
+    ],
+)
+def test_required_refuses_to_do_without_landlock(
+    tmp_path: Path, command: str, error: int, why: str
+) -> None:
+    """In one sentence, before anything is built; it is not the kernel's fault in a container."""
     site = acting(tmp_path, CONFIG + "sandbox: required\n", one="pass")
-    with without_landlock(site, command) as process:
+    with without_landlock(site, command, error=error) as process:
         _, told = process.communicate(timeout=30.0)
         assert told == (
-            "assetd: assetd.yml:4: sandbox: required, but this kernel has no Landlock: "
-            "say `auto` to do without\n"
+            f"assetd: assetd.yml:4: sandbox: required, but {why}: say `auto` to do without\n"
         )
         assert process.returncode == 2
     assert site.outputs() == {}

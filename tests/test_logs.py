@@ -102,10 +102,10 @@ def test_a_line_names_its_event_and_then_its_fields_as_they_were_told(site: Site
     )
 
 
-def journal_lines(site: Site, stream: str, stderr: int) -> int:
+def journal_lines(site: Site, stream: str, stderr: int, *arguments: str) -> int:
     """Run a daemon whose environment says what its standard error is; gives its exit code."""
     with subprocess.Popen(
-        [*ASSETD, "run"],
+        [*ASSETD, "run", *arguments],
         cwd=site.root,
         env={**os.environ, "JOURNAL_STREAM": stream},
         stdin=subprocess.DEVNULL,
@@ -118,15 +118,19 @@ def journal_lines(site: Site, stream: str, stderr: int) -> int:
         return process.wait()
 
 
-def test_the_journal_gets_priorities(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("style", "first"), [("auto", "<6>[info     ] started"), ("json", '<6>{"pid": ')]
+)
+def test_the_journal_gets_priorities(site: Site, style: str, first: str) -> None:
     """It knows the time by itself, and shows errors in red if it is told of them."""
     ours, theirs = socket.socketpair()
     found = os.fstat(theirs.fileno())
     with ours, theirs:
-        journal_lines(site, f"{found.st_dev}:{found.st_ino}", theirs.fileno())
+        stream = f"{found.st_dev}:{found.st_ino}"
+        journal_lines(site, stream, theirs.fileno(), "--log-format", style)
         theirs.close()
         text = b"".join(iter(lambda: ours.recv(1 << 16), b"")).decode()
-    assert text.startswith("<6>[info     ] started")
+    assert text.startswith(first)
     assert "\x1b" not in text
 
 

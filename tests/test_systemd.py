@@ -20,7 +20,7 @@ from typing import Final
 
 import pytest
 
-from assetd import registry, serve, service, systemd
+from assetd import confinement, registry, serve, service, systemd
 from assetd.engine import Engine, State
 from assetd.pool import Ticket
 from assetd.service import Scope
@@ -564,6 +564,14 @@ def test_a_hook_that_holds_the_owner_is_restarted_and_found(unit: Service) -> No
     log = unit.log.read_text()
     assert "Fatal Python error: Aborted" in log
     assert re.search(r'held\.py", line \d+ in start', log), log
+
+
+def test_workers_are_confined_all_the_same(unit: Service) -> None:
+    """The unit's filter of system calls has to let Landlock through."""
+    with_plugin(unit.site, "sandbox: required\n" if confinement.abi() else "")
+    unit.install()
+    status = json.loads(unit.manager.assetd(unit.site, "status", "--json").stdout)
+    assert status["sandbox"] == confinement.level(confinement.abi())
 
 
 def test_a_reload_lasts_until_the_configuration_is_taken(unit: Service) -> None:

@@ -89,13 +89,21 @@ class ConfinementError(Exception):
 
 
 def abi() -> int:
-    """The version of Landlock's interface that the kernel has; 0 if it has none."""
+    """The version of Landlock's interface that we may use; 0 if there is none."""
     return max(0, _call(_CREATE_RULESET, None, 0, _VERSION))
+
+
+def absence() -> str:
+    """Why there is none: a sentence for people."""
+    # The kernel has no reason to forbid the question: it was a filter of seccomp(2), as service
+    # managers and containers set them.
+    forbidden = _call(_CREATE_RULESET, None, 0, _VERSION) < 0 and ctypes.get_errno() == errno.EPERM
+    return "a filter of system calls forbids it" if forbidden else "the kernel has no Landlock"
 
 
 def level(number: int) -> str:
     """The sentence for people about an `abi`."""
-    return f"landlock abi {number}" if number else "none: the kernel has no Landlock"
+    return f"landlock abi {number}" if number else f"none: {absence()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,10 @@ class Log:
         """Set up.
 
         Args:
-            style: `pretty`, `json`, or `auto`: pretty, with priorities under the journal.
+            style: `pretty` or `auto`, or `json`; either has priorities under the journal.
             path: Of the log file, which is rotated if it is our standard error.
         """
-        journal = style != "json" and _to_journal()
+        journal = _to_journal()
         terminal = sys.stderr.isatty()
         color = (terminal and not os.environ.get("NO_COLOR")) or bool(os.environ.get("FORCE_COLOR"))
         renderer: Any = (
@@ -44,7 +44,7 @@ class Log:
             )
         )
         steps: list[Any] = [structlog.processors.add_log_level]
-        if not journal:  # which has times of its own
+        if style == "json" or not journal:  # which has times of its own
             # A file is read days later.
             pretty = "%H:%M:%S" if terminal else "%Y-%m-%d %H:%M:%S"
             stamp = "iso" if style == "json" else pretty

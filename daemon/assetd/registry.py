@@ -167,7 +167,7 @@ def load(file: str) -> Project:
         for warning in loading.check_filter(key, terms, line, processors)
     ]
     if config.sandbox == "required" and not confinement.abi():
-        told = "sandbox: required, but this kernel has no Landlock: say `auto` to do without"
+        told = f"sandbox: required, but {confinement.absence()}: say `auto` to do without"
         loading.wrong(config.lines.get("sandbox"), told)
     if loading.problems:
         raise ConfigError(sorted(loading.problems, key=lambda p: (p.file or "", p.line or 0)))
