@@ -335,6 +335,37 @@ def test_a_state_folder_that_is_closed_does_not_pass_for_an_empty_one(
     assert "`assetd doctor`" in done.stderr
 
 
+def test_run_in_a_folder_that_cannot_be_written_is_not_tried_again(closed: Site) -> None:
+    """A service manager would have started it once a second: 2 is a code that ends it."""
+    done = assetd(closed.root, "run", before=without_privileges())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"assetd: {closed.root}/.assetd/lock: cannot be opened: Permission denied; "
+        "`assetd doctor` says more\n"
+    )
+
+
+@pytest.mark.parametrize("line", ["build", "run", "start"])
+@pytest.mark.parametrize("whose", [".assetd", ".assetd/store"])
+def test_root_leaves_nothing_in_another_user_s_state_folder(
+    site: Site, line: str, whose: str
+) -> None:
+    """After `sudo assetd start` the daemon of the folder's owner could never start again."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may write to another user's folder")
+    site.run("build")
+    shutil.chown(site.root / whose, "daemon")
+    before = sorted(p.name for p in (site.root / ".assetd").iterdir())
+    site.write("assets/new.txt", "new")
+    done = assetd(site.root, line)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{site.root}/{whose} belongs to daemon" in done.stderr
+    assert f"`sudo chown -R root {site.root}/.assetd` makes it root's" in done.stderr
+    assert ("`sudo -u daemon assetd …`" in done.stderr) is (whose == ".assetd")
+    assert sorted(p.name for p in (site.root / ".assetd").iterdir()) == before
+    assert "new.txt" not in site.outputs()
+
+
 def test_start_in_a_folder_that_cannot_be_written_ends_with_a_sentence(closed: Site) -> None:
     """It ended with a traceback."""
     done = assetd(closed.root, "start", before=without_privileges())

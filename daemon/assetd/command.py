@@ -234,13 +234,7 @@ def check_reachable(state_dir: str) -> None:
     """
     if not os.path.isdir(state_dir) or os.access(state_dir, os.R_OK | os.X_OK):
         return
-    import pwd
-
-    uid = os.stat(state_dir).st_uid
-    try:
-        owner = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        owner = f"#{uid}"
+    owner = words.user(os.stat(state_dir).st_uid)
     raise UsageError(
         f"{state_dir} is closed to us, so what assetd does here is not known: "
         f"ask as its owner, `sudo -u {owner} assetd`, or let `assetd doctor` look"

@@ -48,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     project = _load(arguments)
     config = project.config
     path = client.socket_path(config.project, config.state_dir)
+    lock.check_ours(config.state_dir)
     with lock.held(config.state_dir, path):
         log = Log(arguments.log_format, logfile.path_in(config.state_dir))
 
@@ -74,7 +75,7 @@ def _load(arguments: argparse.Namespace) -> Any:
 def _start(arguments: argparse.Namespace) -> int:
     import subprocess
 
-    from assetd import logfile
+    from assetd import lock, logfile
 
     project = _load(arguments)
     config = project.config
@@ -85,6 +86,7 @@ def _start(arguments: argparse.Namespace) -> int:
             f"another assetd holds this project (pid {pid}): "
             "`assetd restart` starts it anew, `assetd status` asks it"
         )
+    lock.check_ours(config.state_dir)  # before there is a log of ours in it
     log_path = logfile.path_in(config.state_dir)
     argv = [sys.executable, "-P", "-m", "assetd", "run", "--config", config.file]
     argv += ["--log-format", arguments.log_format]

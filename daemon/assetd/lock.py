@@ -4,11 +4,15 @@ A lock on a file and not a file with a number in it: the kernel lets go of it, h
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import shlex
+import tempfile
 from collections.abc import Iterator
 
-from assetd.errors import AlreadyRunningError, RecordError
+from assetd import words
+from assetd.errors import AlreadyRunningError, RecordError, UsageError
 
 
 @contextlib.contextmanager
@@ -22,6 +26,7 @@ def held(state_dir: str, listens_at: str | None = None) -> Iterator[None]:
 
     Raises:
         AlreadyRunningError: Somebody else holds it; the text says who.
+        UsageError: The state folder is closed to us.
     """
     path = os.path.join(state_dir, "lock")
     fd = _locked(path)
@@ -36,6 +41,46 @@ def held(state_dir: str, listens_at: str | None = None) -> Iterator[None]:
         os.close(fd)
 
 
+def check_ours(state_dir: str) -> None:
+    """See to it that a build, which writes all over the state folder, leaves it usable.
+
+    Root may write anywhere.  But what root leaves in another user's state folder, that user's
+    daemon can neither replace nor delete: it would never start again.
+
+    Raises:
+        UsageError: The folder, or something in it, belongs to another user.
+    """
+    try:
+        folder = os.stat(state_dir).st_uid
+        entries = {each.path: _owner(each) for each in os.scandir(state_dir)}
+    except OSError:
+        return  # it is not there yet; or what is wrong is told by whoever opens it
+    me = words.user(os.geteuid())
+    mend = f"`sudo chown -R {me} {shlex.quote(state_dir)}` makes it {me}'s"
+    if not _is_ours(folder, state_dir):
+        owner = words.user(folder)
+        told = f"{state_dir} belongs to {owner}: build as {owner}, `sudo -u {owner} assetd …`; or "
+        raise UsageError(told + mend)
+    for path, uid in entries.items():
+        if not _is_ours(uid, state_dir):
+            raise UsageError(f"{path} belongs to {words.user(uid)}, and not to {me}: {mend}")
+
+
+def _owner(entry: "os.DirEntry[str]") -> int:
+    return entry.stat(follow_symlinks=False).st_uid
+
+
+def _is_ours(owner: int, folder: str) -> bool:
+    if owner == os.geteuid():
+        return True
+    try:
+        # On a folder that a host shares, say, whatever we make is another user's.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_uid == owner
+    except OSError:
+        return False
+
+
 def _locked(path: str) -> int:
     """A descriptor of the file at *path*, which we hold the lock of."""
     while True:
@@ -44,7 +89,9 @@ def _locked(path: str) -> int:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             told = f"{path}: cannot be opened: {error.strerror}; `assetd doctor` says more"
-            raise RecordError(told) from error
+            # Where it is forbidden, a service manager need not try again.
+            forbidden = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
+            raise (UsageError(told) if forbidden else RecordError(told)) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(OSError):

@@ -36,7 +36,9 @@ def build(
 
     Raises:
         AlreadyRunningError: Somebody else holds the project and does not answer.
+        UsageError: The state folder belongs to another user.
     """
+    lock.check_ours(project.config.state_dir)
     with lock.held(project.config.state_dir):
         messages: list[str] = []
 

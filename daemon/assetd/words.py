@@ -1,4 +1,4 @@
-"""Numbers, times, names and lines as people read them.  Pure, and light: every command has it."""
+"""Numbers, times, names and lines as people read them.  Light: every command has it."""
 
 import time
 from collections.abc import Mapping
@@ -20,6 +20,16 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as a surrogate escape
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def user(uid: int) -> str:
+    """The name of a user, or `#1000`, as `sudo -u` takes it."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
