@@ -150,7 +150,7 @@ def targets(path: str) -> Iterator[str]:
     for _ in range(40):  # as many as the kernel follows
         try:
             path = os.path.join(os.path.dirname(path), os.readlink(path))
-        except (OSError, ValueError):
+        except OSError:
             return
         yield path
 
