@@ -28,6 +28,7 @@ LAYERS: Final = (
         "client",
         "present",
         "errand",
+        "installed",
         "logfile",
         "strays",
     ),

@@ -1,6 +1,5 @@
 """Which processors there are, with which options, for which mount."""
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assetd import config
+from assetd import config, registry
 from assetd.errors import ConfigError
 from assetd.processor import Option
 from assetd.registry import Opened, checked, load, open_recipe
@@ -34,7 +33,7 @@ def made(name, **more):
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No processors but those of the test, whatever the environment has."""
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ())  # noqa: ARG005
+    monkeypatch.setattr(registry, "entry_points", lambda _group: ())
 
 
 @pytest.fixture

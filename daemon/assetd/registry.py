@@ -34,6 +34,7 @@ from assetd.config import (
 )
 from assetd.document import nearest, shown, suggestion
 from assetd.errors import ConfigError
+from assetd.installed import entry_points
 from assetd.model import Digest, Problem, Stamp
 from assetd.processor import Option, Options, Processor, Setting, Tool
 from assetd.stamp import digest_bytes
@@ -321,10 +322,8 @@ class _Loading:
         return places.of(found.origin, self.config.project) if found.digest else found.origin
 
     def _installed(self) -> Iterator[_Found]:
-        from importlib.metadata import entry_points
-
-        for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
-            origin = f"{point.module}:{point.attr}"
+        for point in entry_points(GROUP):
+            origin = f"{point.module}:{point.attribute}"
             try:
                 yield _Found(_imported(origin), origin)
             except _WHATEVER as error:

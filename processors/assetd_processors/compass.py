@@ -23,7 +23,7 @@ from assetd.processor import (
     Tool,
     suffix,
 )
-from assetd_processors import compass_command, sass, sass_libsass, tools
+from assetd_processors import compass_command, sass, tools
 from assetd_processors.sass_paths import load_paths
 
 _PACKAGE: Final = "compass-mixins"
@@ -70,7 +70,7 @@ def _outputs(path: str, options: Options) -> Names:
 def _tool(setting: Setting) -> Tool:
     if setting.options["enable"] and _runs_command(setting.options):
         return compass_command.tool(setting)
-    compiler = sass_libsass.tool()
+    compiler = sass.libsass()
     mixins = _mixins_version()
     if mixins is None or compiler.version is None:
         return Tool(_PACKAGE, None, _CURE if mixins is None else compiler.cure)
@@ -87,13 +87,19 @@ def _mixins_version() -> str | None:
 
 def _warm(setting: Setting) -> object:
     options = setting.options
-    return sass_libsass.warm() if options["enable"] and not _runs_command(options) else None
+    if not options["enable"] or _runs_command(options):
+        return None
+    from assetd_processors import sass_libsass
+
+    return sass_libsass.Engine()
 
 
 def _compass(step: Step) -> None:
     if _runs_command(step.options):
         compass_command.make(step)
         return
+    from assetd_processors import sass_libsass
+
     mixins = tools.packages() / _PACKAGE / "lib"
     if not mixins.is_dir():
         raise step.fail(f"{_PACKAGE} is not installed: {_CURE}")

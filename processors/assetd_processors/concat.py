@@ -21,9 +21,9 @@ from typing import Final
 
 from assetd.processor import BuildError, Names, Option, Options, Processor, Step
 from assetd_processors import recipes
-from assetd_processors.concat_maps import MAPPED, Joined
 
 _SUFFIX: Final = ".concat"
+_MAPPED: Final = (".js", ".mjs", ".cjs", ".css")
 _KEYS: Final = ("files", "path_mode", "delim")
 _MODES: Final = ("relative", "absolute")
 
@@ -57,7 +57,7 @@ def _outputs(path: str, options: Options) -> Names:
 
 
 def _is_mapped(name: str, options: Options) -> bool:
-    return bool(options["source_map"]) and name.lower().endswith(MAPPED)
+    return bool(options["source_map"]) and name.lower().endswith(_MAPPED)
 
 
 def _concat(step: Step) -> None:
@@ -87,6 +87,8 @@ def _concat(step: Step) -> None:
     if not _is_mapped(name, step.options):
         step.write(name, delim.join(contents))
         return
+    from assetd_processors.concat_maps import Joined  # slow to import, and few ask for it
+
     joined = Joined(step, name, delim)
     for part, content in zip(parts, contents, strict=True):
         joined.add(part, content)

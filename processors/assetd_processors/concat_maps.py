@@ -12,8 +12,6 @@ from assetd.processor import Step
 from assetd_processors import source_maps
 from assetd_processors.sass_paths import stable_name, url
 
-MAPPED: Final = (".js", ".mjs", ".cjs", ".css")
-
 _COMMENT: Final = re.compile(
     rb"//[#@][ \t]*sourceMappingURL=(\S+)[ \t]*$|"
     rb"/\*[#@][ \t]*sourceMappingURL=(\S+?)[ \t]*\*/",

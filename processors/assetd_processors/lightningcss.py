@@ -6,7 +6,6 @@ rejects what is broken.
 """
 
 import re
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from assetd.processor import (
@@ -20,6 +19,7 @@ from assetd.processor import (
     Tool,
     same_name,
 )
+from assetd_processors import pip
 
 _PACKAGE: Final = "lightningcss"
 _CURE: Final = "pip install 'assetd[lightningcss]'"
@@ -34,10 +34,7 @@ def _matches(path: str, _options: Options) -> bool:
 
 
 def _tool(_setting: Setting) -> Tool:
-    try:
-        return Tool(_PACKAGE, version(_PACKAGE))
-    except PackageNotFoundError:
-        return Tool(_PACKAGE, None, _CURE)
+    return pip.tool(_PACKAGE, _CURE)
 
 
 def _warm(_setting: Setting) -> Any:

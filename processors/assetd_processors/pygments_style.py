@@ -8,11 +8,10 @@ r"""The processor `pygments_style`: a style of Pygments as a style sheet.
 Both may be left out, and so may everything: then the options have them.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from assetd.processor import Names, Option, Options, Processor, Setting, Step, Tool, suffix
-from assetd_processors import recipes
+from assetd_processors import pip, recipes
 
 if TYPE_CHECKING:
     import yaml
@@ -28,10 +27,7 @@ def _outputs(path: str, _options: Options) -> Names:
 
 
 def _tool(_setting: Setting) -> Tool:
-    try:
-        return Tool(_PACKAGE, version(_PACKAGE))
-    except PackageNotFoundError:
-        return Tool(_PACKAGE, None, _CURE)
+    return pip.tool(_PACKAGE, _CURE)
 
 
 def _process(step: Step) -> None:

@@ -4,8 +4,6 @@ Here it is decided what is taken, what is made and who makes it; `sass_libsass` 
 make it.
 """
 
-from typing import Final
-
 from assetd.processor import (
     Names,
     Option,
@@ -16,11 +14,10 @@ from assetd.processor import (
     Tool,
     suffix,
 )
-from assetd_processors import sass_dart, sass_libsass
+from assetd_processors import pip
 from assetd_processors.sass_paths import load_paths
 
 _matches = suffix(".scss", ".sass")
-_ENGINES: Final = {"libsass": sass_libsass, "dart": sass_dart}
 
 
 def _outputs(path: str, options: Options) -> Names:
@@ -33,16 +30,40 @@ def _include_only(path: str, options: Options) -> bool:
 
 
 def _tool(setting: Setting) -> Tool:
-    tool: Tool = _ENGINES[setting.options["engine"]].tool()
-    return tool
+    if setting.options["engine"] == "libsass":
+        return libsass()
+    from assetd_processors import sass_dart
+
+    return sass_dart.tool()
+
+
+def libsass() -> Tool:
+    """The engine `libsass` as it is on this machine, without loading it."""
+    return pip.tool("libsass", "pip install 'libsass>=0.23,<0.24'")
+
+
+# The engines are slow to import, and a build with nothing to do needs none.
 
 
 def _warm(setting: Setting) -> object:
-    return _ENGINES[setting.options["engine"]].warm()
+    if setting.options["engine"] == "libsass":
+        from assetd_processors import sass_libsass
+
+        return sass_libsass.Engine()
+    from assetd_processors import sass_dart
+
+    return sass_dart.warm()
 
 
 def _sass(step: Step) -> None:
-    _ENGINES[step.options["engine"]].make(step, load_paths(step))
+    if step.options["engine"] == "libsass":
+        from assetd_processors import sass_libsass
+
+        sass_libsass.make(step, load_paths(step))
+    else:
+        from assetd_processors import sass_dart
+
+        sass_dart.make(step, load_paths(step))
 
 
 sass = Processor(

@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from assetd.processor import BuildError, Step, Tool
+from assetd.processor import BuildError, Step
 from assetd_processors import sass_imports, sass_native, sass_printed
 from assetd_processors.sass_paths import stable_name, url
 
-_PACKAGE: Final = "libsass"
 _REMEMBERED: Final = 4096
 
 _PLACE: Final = re.compile(
@@ -79,21 +78,6 @@ class _Reached:
     def texts(self) -> dict[str, str]:
         """The text of each file."""
         return {path: _decoded(_read(path)) for path in self.files}
-
-
-def tool() -> Tool:
-    """The compiler as it is on this machine, without loading it into the owner's process."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return Tool(_PACKAGE, version(_PACKAGE))
-    except PackageNotFoundError:
-        return Tool(_PACKAGE, None, "pip install 'libsass>=0.23,<0.24'")
-
-
-def warm() -> object:
-    """The engine: what `Step.warm` must be."""
-    return Engine()
 
 
 def make(step: Step, given_paths: Sequence[str], check: Check | None = None) -> None:

@@ -124,9 +124,15 @@ def tool(package: str, *more: str) -> Callable[..., Tool]:
 
 
 @functools.cache
-def _version(package: str) -> str:
+def _lock_entries() -> Mapping[str, Mapping[str, Any]]:
     lock: dict[str, Any] = json.loads((HERE / "package-lock.json").read_bytes())
     entries: Mapping[str, Mapping[str, Any]] = lock["packages"]
+    return entries
+
+
+@functools.cache
+def _version(package: str) -> str:
+    entries = _lock_entries()
     top = f"node_modules/{package}"
     reached: set[str] = set()
     waiting = [top]

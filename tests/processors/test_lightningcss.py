@@ -1,13 +1,13 @@
 """`lightningcss` makes CSS small, and fit for the browsers that are named."""
 
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from assetd.processor import Names, Setting
-from assetd_processors import lightningcss as module
 from assetd_processors.lightningcss import lightningcss
 
 if TYPE_CHECKING:
@@ -98,11 +98,10 @@ def test_without_the_library_it_says_what_to_type(
     assert lightningcss.tool is not None
     assert lightningcss.tool(setting).version == version("lightningcss")
 
-    def gone(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(module, "version", gone)
-    assert lightningcss.tool(setting).cure == "pip install 'assetd[lightningcss]'"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [])
+        tool = lightningcss.tool(setting)
+    assert (tool.version, tool.cure) == (None, "pip install 'assetd[lightningcss]'")
     bench.write({"assets/x.css": ""})
     bench.warm["lightningcss"] = None
     problem, _ = bench.refuse(lightningcss, "x.css")

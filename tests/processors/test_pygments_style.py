@@ -87,10 +87,9 @@ def test_without_pygments_it_says_what_to_type(
     assert pygments_style.tool is not None
     setting = Setting(Path("/"), OPTIONS, None)
     assert pygments_style.tool(setting).version == version("Pygments")
-    monkeypatch.setattr(
-        "assetd_processors.pygments_style.version", _raiser("assetd_processors.pygments_style")
-    )
-    tool = pygments_style.tool(setting)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [])
+        tool = pygments_style.tool(setting)
     assert (tool.version, tool.cure) == (None, "pip install 'assetd[pygments]'")
     real = builtins.__import__
 
@@ -103,12 +102,3 @@ def test_without_pygments_it_says_what_to_type(
     bench.write({"assets/x.pygstyle": ""})
     problem, _ = bench.refuse(pygments_style, "x.pygstyle")
     assert problem.message == "Pygments is not installed: pip install 'assetd[pygments]'"
-
-
-def _raiser(_module: str) -> Any:
-    from importlib.metadata import PackageNotFoundError
-
-    def version(_name: str) -> str:
-        raise PackageNotFoundError
-
-    return version
