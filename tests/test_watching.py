@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -1063,46 +1062,6 @@ def test_polling_converges_too(site: Site) -> None:
         assert_clean(site)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether every thread of a process has stopped."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return all((t / "stat").read_text().rpartition(")")[2].split()[0] == "T" for t in tasks)
-
-
-def test_lost_events_are_made_up_for_by_a_scan(site: Site) -> None:
-    """The kernel's queue is bounded: when it overflows, everything is looked at."""
-    for number in range(10):
-        site.write(f"assets/{number}.txt", f"{number}")
-    site.write("assets/d/gone.txt", "gone")
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    with site.daemon() as daemon:
-        os.kill(daemon.process.pid, signal.SIGSTOP)
-        wait_for(lambda: is_stopped(daemon.process.pid), "the daemon to stop")
-        try:
-            # Two files by turns: the kernel drops an event that is like the one before it.
-            a, b = site.root / "assets/0.txt", site.root / "assets/1.txt"
-            for _ in range(limit // 2 + 1_000):
-                os.utime(a)
-                os.utime(b)
-            for number in range(5):
-                site.write(f"assets/{number}.txt", f"{number} edited")
-            for number in range(300):
-                site.write(f"assets/new/{number % 7}/{number}.txt", f"{number}")
-            site.remove("assets/9.txt")
-            site.remove("assets/d")
-            site.remove("public/8.txt")
-            site.write("assetd.yml", PLAIN + "ignore: [7.txt]\n")
-        finally:
-            os.kill(daemon.process.pid, signal.SIGCONT)
-        daemon.sync()
-        assert daemon.status()["watch"]["overflows"] >= 1
-        assert daemon.status()["watch"]["rescans"] >= 1
-        assert_clean(site)
-        site.write("assets/new/3/after.txt", "heard of as before")
-        daemon.sync()
-        assert_clean(site)
-
-
 def test_a_burst_of_thousands_of_files_in_new_folders_is_built_whole(site: Site) -> None:
     """`mkdir -p` with files in it: many of them make no event at all."""
     with site.daemon() as daemon:
@@ -1116,61 +1075,6 @@ def test_a_burst_of_thousands_of_files_in_new_folders_is_built_whole(site: Site)
         daemon.sync()
         assert len(site.outputs()) == 12 * 9 * 4
         assert_clean(site)
-
-
-class Limited(Daemon):
-    """A daemon that may watch a few folders only."""
-
-    def __init__(self, site: Site, watches: int) -> None:
-        self.site = site
-        self._log = site.root.with_name("limited.log")
-        command = (
-            f"echo {watches} > /proc/sys/user/max_inotify_watches; "
-            f"exec {sys.executable} -P -m assetd run"
-        )
-        with open(self._log, "ab") as log:
-            self.process = subprocess.Popen(
-                ["unshare", "-Ur", "sh", "-ec", command],
-                cwd=site.root,
-                env={**os.environ, "NO_COLOR": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-
-def can_unshare() -> bool:
-    command = "echo 1000 > /proc/sys/user/max_inotify_watches"
-    done = subprocess.run(["unshare", "-Ur", "sh", "-ec", command], check=False, stderr=-3)
-    return done.returncode == 0
-
-
-@pytest.mark.skipif(not can_unshare(), reason="this kernel gives us no user namespace")
-def test_folders_that_cannot_be_watched_are_scanned(site: Site) -> None:
-    """No silent deafness: the status counts them, and what is in them is built all the same."""
-    for number in range(12):
-        site.write(f"assets/{number}/x.txt", f"{number}")
-    daemon = Limited(site, 6)
-    try:
-        daemon.wait_until_ready()
-        assert daemon.status()["watch"]["unwatched"] > 0
-        assert "folders_unwatched" in daemon.log
-        for number in range(12):
-            site.write(f"assets/{number}/x.txt", f"{number} edited")
-        daemon.sync()
-        assert_clean(site)
-        site.write("assets/11/y.txt", "nobody syncs")
-        site.write("assets/0/y.txt", "nobody syncs")
-        wait_for(lambda: site.output("11/y.txt") and site.output("0/y.txt"), "the scan", 10.0)
-        for number in range(12):
-            site.remove(f"assets/{number}")
-        site.write("assets/new/z.txt", "enough watches now")
-        daemon.sync()
-        assert_clean(site)
-        wait_for(lambda: daemon.status()["watch"]["unwatched"] == 0, "all to be watched", 10.0)
-    finally:
-        daemon.end()
 
 
 # --- the output folder ----------------------------------------------------------------------

@@ -80,6 +80,8 @@ TROUBLE_SECONDS: Final = 1.0
 """Between two tries while the disk takes nothing."""
 CRASH_LIMIT: Final = 3
 """So many failures in which workers were killed over one input are no accident."""
+RESCAN_SECONDS: Final = 2.0
+"""The longest wait between two scans for lost events; else it is as long as the last one took."""
 RETRY_SECONDS: Final = (1.0, 30.0)
 """First and longest wait before a failure that may pass by itself is tried again."""
 
@@ -284,6 +286,9 @@ class Engine:
         self._retry_at: float | None = None
         self._retry_seconds = RETRY_SECONDS[0]
         self._retries: set[Source] = set()
+        self._rescanning_since: float | None = None
+        self._rescan_at = 0.0
+        """Before that nothing is scanned for lost events again: they may be lost all the time."""
         self._moved: _Moved | None = None
         self._asked: set[Source] = set()
         """Whom `_ask_listeners` suspected last."""
@@ -365,6 +370,7 @@ class Engine:
             or self._moved is not None
             or len(self.lookout)
             or self.lookout.reload_at is not None
+            or self.lookout.lost
         )
 
     @property
@@ -691,8 +697,12 @@ class Engine:
         if lookout.look_after(now, scanning=bool(self._scans)):
             self._check_configuration()
             self._scan("", "poll")
-        if lookout.lost:
+        if self._rescanning_since is not None and not self._scans:
+            self._rescan_at = now + min(now - self._rescanning_since, RESCAN_SECONDS)
+            self._rescanning_since = None
+        if lookout.lost and not self._scans and now >= self._rescan_at:
             lookout.lost = False
+            self._rescanning_since = now
             self.rescans += 1
             self._check_configuration()
             lookout.crumble(self._scan("", "overflow"))
@@ -1406,7 +1416,7 @@ class Engine:
         serials += [scan.serial for scan in self._scans]
         serials += [] if self._moved is None else [self._moved.serial]
         oldest = min(serials, default=None)
-        if self.lookout.reload_at is not None:
+        if self.lookout.reload_at is not None or self.lookout.lost:
             return
         for waiter in list(self._waiters):
             serial = waiter.proof.serial
@@ -1514,6 +1524,7 @@ class Engine:
                 self._retry_at,
                 self._trouble_at,
                 None if self._slices else self.lookout.reload_at,
+                self._rescan_at if self.lookout.lost else None,
             )
             if t is not None
         ]

@@ -24,7 +24,12 @@ from assetd.watch import Area, Note, Overflow, Seen, Watcher
 TURN_SECONDS: Final = 0.01
 """What reading notes may take of a turn of the loop."""
 POLL_DEAF_SECONDS: Final = 2.0
-"""Between two scans while some folders cannot be watched."""
+"""Between two scans while some folders cannot be watched, or none."""
+POLL_SHARE: Final = 4.0
+"""Between two scans passes at least so many times what the last one took."""
+REVIVAL_SECONDS: Final = (1.0, 60.0)
+"""First and longest wait before a reader that died again is started again; one that has lived
+for as long as the longest is started at once."""
 
 Ripe = list[tuple[Place, Pending]]
 
@@ -51,6 +56,14 @@ class Lookout:
         self._cookies: dict[str, Cookie] = {}
         self._git_since: float | None = None
         self._poll_at: float | None = None
+        self._polling_since: float | None = None
+        """When the poll that is going on began."""
+        self._revive_at: float | None = None
+        """When to try again to watch, while the kernel or a bug keeps us from it."""
+        self._revival_seconds = 0.0
+        self._watching_since = 0.0
+        self.refusal: str | None = None
+        """Why we do not watch although we are to."""
         self.serial = 0
         """Grows with each note, and with everything else that `sync` has to wait for."""
         self.lost = False
@@ -85,17 +98,39 @@ class Lookout:
         if config.watch.backend == "polling":
             self._poll_at = time.monotonic() + config.watch.interval_seconds
             return
-        self.watcher = Watcher(self._inbox)
-        self.watcher.add(folder, Area.COOKIES)
+        self._watch()
+
+    def _watch(self) -> bool:
+        """Begin to watch, if the kernel lets us; else look again and again until it does."""
+        try:
+            self.watcher = Watcher(self._inbox)
+        except OSError as error:
+            if self.refusal is None:
+                self.refusal = (
+                    f"{os.strerror(error.errno or 0)}; raise fs.inotify.max_user_instances"
+                )
+                self._tell(
+                    "not_watching",
+                    level="error",
+                    cause=self.refusal,
+                    what=f"scanning every {POLL_DEAF_SECONDS:g} s instead",
+                )
+            self._revive_at = time.monotonic()
+            self._poll_at = self._revive_at + POLL_DEAF_SECONDS
+            return False
+        self._revive_at = self._poll_at = self.refusal = None
+        self._watching_since = time.monotonic()
+        self.watcher.add(self._cookie_folder, Area.COOKIES)
         self.watch_nearby()
         outputs = {os.path.dirname(output.path) for output in self._record.outputs()}
         for each in sorted(outputs | {""}):
             self.watch_output_folder(each)
+        return True
 
     def restart(self) -> None:
         """Watch in the way that the configuration says now; a scan has to follow."""
         self._end_watcher()
-        self._poll_at = None
+        self._poll_at = self._revive_at = self.refusal = None
         self.start()
         self.crumble(self.serial)
 
@@ -103,6 +138,8 @@ class Lookout:
         if self.watcher is not None:
             self.watcher.stop()
             self.watcher = None
+            while self._inbox.take(500):
+                pass  # the next one counts its watches from one again
 
     def stop(self) -> None:
         """End the watching."""
@@ -242,13 +279,15 @@ class Lookout:
 
     def look_after(self, now: float, *, scanning: bool) -> bool:
         """Restart a reader that died; returns whether it is time to poll."""
-        watcher, config = self.watcher, self._layout.project.config
+        watcher = self.watcher
         if watcher is not None and not watcher.alive():
-            self._tell("watcher_died", level="error", what="starting it again, and scanning")
-            self._end_watcher()
-            self.start()
-            self.lost = True
+            self._bury(watcher, now)
             return False
+        if self._polling_since is not None and not scanning:
+            # A scan that takes longer than the wait for it would be all that we do.
+            least = now + POLL_SHARE * (now - self._polling_since)
+            self._polling_since = None
+            self._poll_at = None if self._poll_at is None else max(self._poll_at, least)
         if watcher is not None and watcher.deaf and self._poll_at is None:
             self._poll_at = now + POLL_DEAF_SECONDS
             folder, code = next(iter(watcher.deaf.items()))
@@ -262,14 +301,49 @@ class Lookout:
             )
         if self._poll_at is None or now < self._poll_at:
             return False
+        self._poll_at = now + self.interval_seconds
+        if scanning:
+            return False
+        if self._revive_at is not None and now >= self._revive_at and self._watch():
+            self.lost = True
+            return False
         if watcher is not None:
             watcher.retry()
-        if watcher is not None and not watcher.deaf:
-            self._poll_at = None
-            return False
-        interval = POLL_DEAF_SECONDS if watcher is not None else config.watch.interval_seconds
-        self._poll_at = now + interval
-        return not scanning
+            if not watcher.deaf:
+                self._poll_at = None  # this last scan finds what came before we could watch
+        self._polling_since = now
+        return True
+
+    @property
+    def interval_seconds(self) -> float:
+        """Between two scans, when it is not events that tell what changes."""
+        config = self._layout.project.config.watch
+        return config.interval_seconds if config.backend == "polling" else POLL_DEAF_SECONDS
+
+    def _bury(self, watcher: Watcher, now: float) -> None:
+        """A reader has died: start another, and less and less soon if they die young."""
+        first, longest = REVIVAL_SECONDS
+        young = now - self._watching_since < longest
+        wait, self._revival_seconds = (
+            (self._revival_seconds, min(longest, max(first, self._revival_seconds * 2)))
+            if young
+            else (0.0, first)
+        )
+        again = f"in {wait:g} s" if wait else "at once"
+        self._tell(
+            "watcher_died",
+            level="error",
+            cause=watcher.cause_of_death,
+            what=f"scanning; starting it again {again}",
+        )
+        self._end_watcher()
+        self.lost = True
+        if not wait:
+            self._watch()
+            return
+        self.refusal = f"the reader of events died again: {watcher.cause_of_death}"
+        self._revive_at = now + wait
+        self._poll_at = now + POLL_DEAF_SECONDS
 
     def _on_seen(self, seen: Seen, now: float) -> None:
         config, layout = self._layout.project.config, self._layout

@@ -151,7 +151,13 @@ def _advice(status: Facts, paint: _Paint) -> list[str]:
     watch = status.get("watch", {})
     if watch.get("backend") == "polling":
         every = words.duration(watch["interval_s"])
-        lines.append(f"polling: looks for changes every {every}, as the configuration says")
+        refusal = watch.get("refusal")
+        lines.append(
+            f"polling: looks for changes every {every}, as the configuration says"
+            if refusal is None
+            else f"{paint('yellow', 'not watching:')} {printable(refusal)}; "
+            f"looks for changes every {every} instead"
+        )
     if watch.get("unwatched"):
         folders = count(watch["unwatched"], "folder")
         lines.append(

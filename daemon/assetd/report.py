@@ -43,8 +43,9 @@ def status(engine: Engine) -> dict[str, Any]:
         ],
         "watch": {
             "backend": "polling" if watcher is None else "inotify",
-            "interval_s": config.watch.interval_seconds if watcher is None else None,
+            "interval_s": engine.lookout.interval_seconds if watcher is None else None,
             "directories": 0 if watcher is None else len(watcher),
+            "refusal": engine.lookout.refusal,
             "unwatched": 0 if watcher is None else len(watcher.deaf),
             "overflows": 0 if watcher is None else watcher.overflows,
             "rescans": engine.rescans,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -131,9 +131,11 @@ class Site:
         return found
 
     @contextlib.contextmanager
-    def daemon(self, *arguments: str, ready: bool = True) -> Iterator["Daemon"]:
+    def daemon(
+        self, *arguments: str, ready: bool = True, through: Sequence[str] = ()
+    ) -> Iterator["Daemon"]:
         """A running daemon, ended at the end."""
-        daemon = Daemon(self, *arguments)
+        daemon = Daemon(self, *arguments, through=through)
         try:
             if ready:
                 daemon.wait_until_ready()
@@ -145,12 +147,19 @@ class Site:
 class Daemon:
     """`assetd run` as a process of ours."""
 
-    def __init__(self, site: Site, *arguments: str) -> None:
+    def __init__(self, site: Site, *arguments: str, through: Sequence[str] = ()) -> None:
+        """Start it.
+
+        Args:
+            site: Its project.
+            arguments: More of `assetd run`.
+            through: A command that takes ours as its last arguments and becomes it: `unshare`.
+        """
         self.site = site
         self._log = site.root.with_name(site.root.name + ".log")
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "assetd", "run", *arguments],
+                [*through, sys.executable, "-P", "-m", "assetd", "run", *arguments],
                 cwd=site.root,
                 env={**os.environ, "NO_COLOR": "1"},
                 stdin=subprocess.DEVNULL,

@@ -105,6 +105,18 @@ class _Thread(InotifyFD):
         # watchdog leaves the descriptor inheritable: a worker would keep it open.
         os.set_inheritable(self.descriptor, False)
         self._post = post
+        self.ended: str | None = None
+        """How it ended, if it has."""
+
+    def run(self) -> None:
+        """Read until told to stop; wakes the owner however that ends."""
+        try:
+            super().run()
+            self.ended = "it has ended"
+        except BaseException as error:  # noqa: BLE001 - nobody else would hear of it
+            self.ended = f"{type(error).__name__}: {error}".rstrip(": ")
+        # An owner that has nothing to do would never look whether we live.
+        self._post(Note(-1, 0, b""))
 
     @property
     def descriptor(self) -> int:
@@ -120,6 +132,7 @@ class Watcher:
     """Which folders are watched, and what their events mean.  Only for the owner's thread."""
 
     def __init__(self, inbox: Inbox[Note]) -> None:
+        """Begin to read.  Raises OSError if the kernel gives us no more inotify instances."""
         self._thread = _Thread(inbox.post)
         self._folders: dict[int, list[tuple[str, Area]]] = {}
         """The names of each watch: links may lead to one folder by two ways."""
@@ -133,7 +146,12 @@ class Watcher:
 
     def alive(self) -> bool:
         """Whether events still come."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and self._thread.ended is None
+
+    @property
+    def cause_of_death(self) -> str:
+        """Why no events come any more."""
+        return self._thread.ended or "it has ended"
 
     def __len__(self) -> int:
         return len(self._folders)
