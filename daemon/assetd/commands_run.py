@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -10,9 +11,17 @@ from typing import Any, BinaryIO, Final
 
 from assetd import client, command, words
 from assetd.command import Commands
-from assetd.errors import AlreadyRunningError, AssetdError, DeadlineError, NotRunningError
+from assetd.errors import (
+    AlreadyRunningError,
+    AssetdError,
+    DeadlineError,
+    NotRunningError,
+    ProjectGoneError,
+)
 
 START_SECONDS: Final = 600.0
+RETURN_SECONDS: Final = 60.0
+"""A project whose folder has gone may be back by then: somebody clones it anew."""
 
 
 def add(commands: Commands) -> None:
@@ -45,20 +54,54 @@ def _run(arguments: argparse.Namespace) -> int:
     from assetd import lock, logfile, serve, trace
     from assetd.log import Log
 
+    begun = _Begun()
     project = _load(arguments)
     config = project.config
     path = client.socket_path(config.project, config.state_dir)
     lock.check_ours(config.state_dir)
-    with lock.held(config.state_dir, path):
-        log = Log(arguments.log_format, logfile.path_in(config.state_dir))
+    try:
+        with lock.held(config.state_dir, path):
+            log = Log(arguments.log_format, logfile.path_in(config.state_dir))
 
-        def ended(cause: str) -> None:
-            log("trace_ended", level="warning", cause=cause)
+            def ended(cause: str) -> None:
+                log("trace_ended", level="warning", cause=cause)
 
-        watched = (config.out_dir, *(mount.folder for mount in config.mounts))
-        with trace.opened(arguments.trace, watched, ended) as opened:
-            serve.serve(project, log, workers=arguments.workers, trace=opened)
+            watched = (config.out_dir, *(mount.folder for mount in config.mounts))
+            with trace.opened(arguments.trace, watched, ended) as opened:
+                serve.serve(project, log, workers=arguments.workers, trace=opened)
+    except ProjectGoneError as error:
+        what = f"waiting {RETURN_SECONDS:g} s for it to come back"
+        log("project_gone", level="error", cause=str(error), what=what)
+        begun.again(config.file)
+        raise
     return command.OK
+
+
+class _Begun:
+    """How this process was begun, to begin it once more in the same one."""
+
+    def __init__(self) -> None:
+        self._folder = os.getcwd()
+        self._environment = dict(os.environ)  # the service manager's part of it is taken out
+
+    def again(self, file: str) -> None:
+        """Wait for *file* to be there again, and begin anew; returns if it does not come.
+
+        Starting again is the recovery: nothing that this process holds, its lock included,
+        has to do with the folder that is there now.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        deadline = time.monotonic() + RETURN_SECONDS
+        while not os.path.exists(file):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.2)
+        with contextlib.suppress(OSError):
+            os.chdir(self._folder)
+        argv = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, argv, self._environment)  # noqa: S606 - no shell is wanted
 
 
 def _load(arguments: argparse.Namespace) -> Any:

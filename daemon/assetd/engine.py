@@ -34,7 +34,7 @@ from assetd import place as places
 from assetd import plan as plans
 from assetd import stamp as stamps
 from assetd.confinement import Bounds
-from assetd.errors import ConfigError, PublishError, RecordError
+from assetd.errors import ConfigError, ProjectGoneError, PublishError, RecordError
 from assetd.lookout import Cookie, Lookout
 from assetd.model import (
     Batch,
@@ -306,6 +306,7 @@ class Engine:
         """Of the configuration whose first scan is not built yet: if that is cut short, the
         next start must scan as thoroughly."""
 
+        self._home = stamps.identity(project.config.project)
         self._open_project(project)
         config = project.config
         self.record = recovery.open_record(config, tell, mend=not dry)
@@ -518,8 +519,10 @@ class Engine:
             try:
                 self._step()
             except CorruptRecordError:
+                self.check_home()
                 raise
             except RecordError as error:
+                self.check_home()
                 # What was at hand may be lost: a scan finds it again.
                 self._in_trouble(error, lost=True)
 
@@ -1428,6 +1431,7 @@ class Engine:
 
     def _reload(self) -> None:
         config = self.layout.project.config
+        self.check_home()
         self._configured = self._configuration_stamps()
         try:
             project = registry.load(config.file)
@@ -1483,6 +1487,16 @@ class Engine:
         self._check_configuration()  # it was read before all of it was watched
         self.tell("configuration_taken", generation=self.generation)
         self._scan_everything("config", 0)  # whoever waits for anything, waits for this
+
+    def check_home(self) -> None:
+        """See that the project's folder is the one that we opened.
+
+        Raises:
+            ProjectGoneError: It is not: our record, outputs and lock went with the old one.
+        """
+        folder = self.layout.project.config.project
+        if stamps.identity(folder) != self._home:
+            raise ProjectGoneError(f"{folder}: the folder was removed, renamed or replaced")
 
     def _watch_for(self, file: str) -> None:
         """Watch where what a refused configuration lacks would come: a mount, a plugin."""

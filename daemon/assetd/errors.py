@@ -54,6 +54,10 @@ class RecordError(AssetdError):
     """The record cannot be used: it is newer than we are, or cannot be written."""
 
 
+class ProjectGoneError(AssetdError):
+    """The project's folder is gone, or another one is in its place: nothing here is ours."""
+
+
 class PublishError(AssetdError):
     """One output could not be put in place or taken away; the text says why."""
 

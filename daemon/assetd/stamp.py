@@ -53,6 +53,15 @@ def read(path: str) -> Stamp | None:
     return of_stat(found) if stat.S_ISREG(found.st_mode) else None
 
 
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file or folder it is, whatever it is called; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def is_racy(stamp: Stamp, now_ns: int | None = None) -> bool:
     """Whether the file may change once more without its stamp changing.
 
