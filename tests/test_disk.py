@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.disks import Disk
 
 from assetd import client
 from assetd.testing import Daemon, Site, wait_for
@@ -143,63 +144,26 @@ def test_a_build_to_which_the_disk_refuses_one_thing_halves_nothing(
         assert not [p for p in (site.root / ".assetd/staging").rglob("*") if p.is_file()], where
 
 
+def test_an_answer_that_cannot_be_printed_is_told_in_one_line(tmp_path: Path) -> None:
+    """What was asked for may go to a file on a disk without space: that is no bug of ours."""
+    site = small_site(tmp_path / "site")
+    for command in ("build --json", "list", "config"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "assetd", *command.split()],
+                cwd=site.root,
+                stdin=subprocess.DEVNULL,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert done.stderr.endswith("nothing can be printed: No space left on device\n")
+        assert "Traceback" not in done.stderr
+
+
 # -- real disks -------------------------------------------------------------------------------
-
-
-class Disk:
-    """A small file system of our own: a tmpfs."""
-
-    def __init__(self, folder: Path, options: str) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            pytest.skip(f"we may not mount a file system here: {done.stderr.strip()}")
-
-    def remount(self, how: str) -> None:
-        command = ["mount", "-o", f"remount,{how}", str(self.folder)]
-        wait_for(  # a worker that is about to end may have a file open
-            lambda: subprocess.run(command, capture_output=True, check=False).returncode == 0,
-            "the disk to be remounted",
-        )
-
-    def use_up_space(self) -> None:
-        with open(self.folder / "ballast", "ab", buffering=0) as file:
-            for size in (1 << 16, 4096, 1):
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(b"x" * size)
-
-    def use_up_names(self) -> None:
-        """Leave no room for another file, however small."""
-        (self.folder / "names").mkdir(exist_ok=True)
-        with contextlib.suppress(OSError):
-            for n in range(100_000):
-                (self.folder / "names" / str(n)).touch()
-
-    def free(self) -> None:
-        (self.folder / "ballast").unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "names", ignore_errors=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    found = Disk(tmp_path / "site" / "disk", "size=3m,nr_inodes=300")
-    yield found
-    wait_for(
-        lambda: (
-            subprocess.run(
-                ["umount", str(found.folder)], capture_output=True, check=False
-            ).returncode
-            == 0
-        ),
-        "the disk to be let go",
-    )
 
 
 def on_disk(disk: Disk, config: str = "") -> Site:

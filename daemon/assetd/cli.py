@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from assetd import (
     __version__,
@@ -37,8 +37,29 @@ FAMILIES: Final = (
 """In the order of `assetd --help`."""
 
 
+class _UnprintableError(AssetdError):
+    """What was asked for is known, and nobody can be told."""
+
+
+class _Stdout(io.FileIO):
+    """Standard output, whose disk may be full: that is no bug of ours."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _UnprintableError(f"nothing can be printed: {error.strerror}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names; returns the exit code."""
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        raw = io.BufferedWriter(_Stdout(sys.stdout.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(
+            raw, sys.stdout.encoding, line_buffering=sys.stdout.line_buffering
+        )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
@@ -60,14 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AssetdError as error:
         for line in str(error).splitlines():
             command.say(line)
+        if isinstance(error, _UnprintableError):
+            _look_away()
         return error.exit_code
     except KeyboardInterrupt:
         return command.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; without this Python says so at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _look_away()  # whoever read our output has seen enough
         return command.OK
     return code
+
+
+def _look_away() -> None:
+    """Let nobody hear the rest; without this Python says at its end that it is lost."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _MORE: Final = """\
