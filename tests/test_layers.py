@@ -48,7 +48,7 @@ LAYERS: Final = (
         "screen",
         "trace",
     ),
-    ("registry", "initial", "plan", "step", "watch", "audit", "removal"),
+    ("registry", "initial", "plan", "step", "watch", "audit", "removal", "testimony"),
     ("reconcile", "runner", "survey", "catalog"),
     ("worker", "pool", "scan", "lookout", "history", "recovery", "standing", "doctor"),
     ("engine", "inventory"),

@@ -347,23 +347,6 @@ class Outcome(NamedTuple):
     died: Diagnostic | None = None
     """The worker could not finish it: why.  Everything else is empty then."""
 
-    @staticmethod
-    def of(row: Row) -> "Outcome":
-        """The fact that a row stands for."""
-        job, stamp, digest, nodes, claims, staged, files, seconds, settled, died = row
-        return Outcome(
-            job,
-            None if stamp is None else Stamp(*stamp),
-            digest,
-            tuple([NodeRecord.of(n) for n in nodes]),
-            tuple(claims),
-            tuple([Staged(*s) for s in staged]),
-            tuple([FileFact.of(f) for f in files]),
-            seconds,
-            settled,
-            None if died is None else Diagnostic(*died),
-        )
-
     @property
     def failed(self) -> bool:
         """Whether any node of it failed, or the job died."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, Final, NamedTuple, Protocol
 
-from assetd import strays, wire
+from assetd import strays, testimony, wire
 from assetd.model import Diagnostic, Job, Outcome
 from assetd.trace import OFF, Trace
 
@@ -456,7 +456,7 @@ class Pool:
         try:
             for message in worker.reader.feed(data):
                 outcomes += self._understand(worker, message)
-        except (wire.WireError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             worker.verdict = f"sent rubbish ({error})"
             _kill_group(worker.process)
         # The outcomes are the owner's business now, and so are the exceptions.
@@ -468,26 +468,29 @@ class Pool:
                 self._recycle(worker)
 
     def _understand(self, worker: Worker, message: wire.Message) -> list[Outcome]:
-        worker.rss_bytes = int(message.get("rss", worker.rss_bytes))
+        worker.rss_bytes = testimony.whole(message.get("rss", worker.rss_bytes))
         if "unfit" in message:
             worker.unfit = str(message["unfit"])
         if "ready" in message and worker.state is WorkerState.STARTING:
             self._unfit = 0
             self._trace.started(worker.number, worker.since, worker.process.pid)
             self._move(worker, WorkerState.IDLE)
-        outcomes = [Outcome.of(row) for row in message.get("outcomes", ())]
+        outcomes = [testimony.outcome(row) for row in message.get("outcomes", ())]
         staging = f"{self._staging}/w{worker.number}"
         answers: list[tuple[str, Outcome]] = []
+        unanswered = dict(worker.held)
         for outcome in outcomes:
             for each in outcome.staged:
                 # The owner moves it, and may move what the worker may not.
                 if os.path.dirname(each.staged) != staging:
                     raise ValueError(f"{each.staged} is not in its staging")
-            ticket = worker.held.pop(outcome.job, None)
+            ticket = unanswered.pop(outcome.job, None)
             if ticket is None:
                 raise ValueError(f"an outcome of job {outcome.job}, which it does not hold")
-            worker.jobs += 1
             answers.append((ticket.job.source.path, outcome))
+        # Not before all of it is believed: a job that nobody holds any more has no end.
+        worker.held = unanswered
+        worker.jobs += len(answers)
         if answers:
             self._trace.answered(worker.number, answers)
         return outcomes

@@ -270,7 +270,7 @@ class Reader:
                 "WHERE source >= ? AND source < ? AND digest IS NOT NULL",
                 (low, low[:-1] + b"\1"),
             ):
-                yield os.fsdecode(path), _source(source).path
+                yield _text(path), _source(source).path
         except _FAULTS as error:
             raise _translated(error, self.path) from error
 
@@ -370,7 +370,7 @@ class Reader:
     def folders(self) -> list[str]:
         """The folders of the output root that we made, those that hold others first."""
         rows = self._rows("SELECT path, seal FROM folders ORDER BY path")
-        return [os.fsdecode(_opened(row)[0]) for row in rows]
+        return [_text(_opened(row)[0]) for row in rows]
 
     def folders_of_files(self) -> set[Place]:
         """The folders in which dependencies are, or were looked for, and globs start."""
@@ -378,7 +378,7 @@ class Reader:
             "SELECT DISTINCT place, kind FROM dependents WHERE kind IN ('file', 'glob')"
         )
         return {
-            os.fsdecode(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
+            _text(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
             for place, kind in rows
         }
 
@@ -1192,8 +1192,15 @@ def _key(source: Source) -> bytes:
     return _bytes(f"{source.mount}\0{source.path}")
 
 
+def _text(raw: bytes) -> str:
+    try:
+        return os.fsdecode(raw)
+    except TypeError as error:
+        raise CorruptRecordError(f"unreadable name: {error}") from error
+
+
 def _source(key: bytes) -> Source:
-    mount, _, path = os.fsdecode(key).partition("\0")
+    mount, _, path = _text(key).partition("\0")
     return Source(mount, path)
 
 

@@ -54,7 +54,7 @@ class Reader:
 def _decode(body: bytes) -> Message:
     try:
         message = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"no JSON: {error}") from error
     if not isinstance(message, dict):
         raise WireError(f"a {type(message).__name__}: expected an object")

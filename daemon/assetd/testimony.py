@@ -1,0 +1,167 @@
+"""What a worker says of its jobs, taken for an outcome only if it is one in every part.
+
+A worker runs other people's code, and that may write to its pipe.  What passes here is planned
+from, published and recorded by the owner, who is not to fall over it.
+"""
+
+import math
+import os
+import re
+from typing import Any, Final
+
+from assetd.model import (
+    Dependency,
+    Diagnostic,
+    FileFact,
+    Kind,
+    Made,
+    NodeRecord,
+    NodeState,
+    Outcome,
+    Row,
+    Staged,
+    Stamp,
+)
+from assetd.tree import is_safe_name
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}").fullmatch
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_STATES: Final = {state.value: state for state in NodeState}
+
+
+def outcome(row: Row) -> Outcome:
+    """The outcome that a worker sent as *row*.
+
+    Raises:
+        ValueError: It is none; or TypeError, KeyError or OverflowError.
+    """
+    job, stamp, digest, nodes, claims, staged, files, seconds, settled, died = row
+    return Outcome(
+        whole(job),
+        _stamp(stamp),
+        _maybe_digest(digest),
+        tuple(map(_node, nodes)),
+        tuple(map(_name, claims)),
+        tuple(map(_staged, staged)),
+        tuple(map(_fact, files)),
+        _seconds(seconds),
+        _truth(settled),
+        None if died is None else _diagnostic(died),
+    )
+
+
+def whole(value: Any) -> int:
+    """A number that SQLite takes, and no bool.  Raises ValueError."""
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"a number: {_short(value)}")
+    return value
+
+
+def _node(row: Row) -> NodeRecord:
+    processor, path, version, options, given, needs, made, state, seconds, failure, warnings = row
+    return NodeRecord(
+        _word(processor),
+        _place(path),
+        _text(version),
+        _text(options),
+        _text(given),
+        tuple(map(_dependency, needs)),
+        tuple(map(_made, made)),
+        _STATES[state],
+        _seconds(seconds),
+        None if failure is None else _diagnostic(failure),
+        tuple(map(_diagnostic, warnings)),
+    )
+
+
+def _dependency(row: Row) -> Dependency:
+    kind, place, pattern, digest = row
+    return Dependency(_KINDS[kind], _place(place), _place(pattern), _maybe_digest(digest))
+
+
+def _made(row: Row) -> Made:
+    name, digest, size = row
+    return Made(_name(name), _digest(digest), whole(size))
+
+
+def _staged(row: Row) -> Staged:
+    output, staged, digest, size = row
+    return Staged(_name(output), _place(staged), _digest(digest), whole(size))
+
+
+def _fact(row: Row) -> FileFact:
+    place, stamp, digest = row
+    return FileFact(_place(place), _stamp(stamp), _maybe_digest(digest))
+
+
+def _diagnostic(row: Row) -> Diagnostic:
+    message, file, line, column, excerpt, transient = row
+    return Diagnostic(
+        _text(message),
+        None if file is None else _place(file),
+        None if line is None else whole(line),
+        None if column is None else whole(column),
+        None if excerpt is None else _text(excerpt),
+        _truth(transient),
+    )
+
+
+def _stamp(row: Row | None) -> Stamp | None:
+    if row is None:
+        return None
+    mtime_ns, size, inode, ctime_ns = map(whole, row)
+    return Stamp(mtime_ns, size, inode, ctime_ns)
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in {int, float} or not 0 <= value < math.inf:
+        raise ValueError(f"seconds: {_short(value)}")
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"true or false: {_short(value)}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"a text: {_short(value)}")
+    return value
+
+
+def _word(value: Any) -> str:
+    if not _text(value).isprintable():
+        raise ValueError(f"a word: {_short(value)}")
+    return str(value)
+
+
+def _place(value: Any) -> str:
+    """A text that may stand for a file: no half surrogate, no NUL."""
+    if "\0" in _text(value):
+        raise ValueError(f"a place: {_short(value)}")
+    if not value.isascii():
+        os.fsencode(value)
+    return str(value)
+
+
+def _name(value: Any) -> str:
+    """A name that leads nowhere else."""
+    if not is_safe_name(value):
+        raise ValueError(f"a name: {_short(value)}")
+    return _place(value)
+
+
+def _digest(value: Any) -> str:
+    if type(value) is not str or _DIGEST(value) is None:
+        raise ValueError(f"a digest: {_short(value)}")
+    return value
+
+
+def _maybe_digest(value: Any) -> str | None:
+    return None if value is None else _digest(value)
+
+
+def _short(value: Any) -> str:
+    return ascii(value)[:60]
