@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import socket
 import stat
 import threading
@@ -20,6 +21,7 @@ from assetd.errors import AssetdError
 from assetd.testing import Daemon, Site, wait_for
 
 SOON_SECONDS = 1.0
+CLIENTS = int(os.environ.get("ASSETD_TEST_CLIENTS", "100"))
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +238,56 @@ def test_two_hundred_clients_at_once_are_all_served(daemon: Daemon) -> None:
         door.close()
 
 
+def test_the_loop_is_never_held_up_by_clients(daemon: Daemon) -> None:
+    """Many ask at once, flood, send half of something, vanish; a turn goes on with others."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))
+    requests = (
+        *(b'{"do": "status"}\n', b'{"do": "sync"}\n', b'{"do": "build"}\n', b"rubbish\n"),
+        *(b'{"do": "sta', b'{"do": "status"}\n' * 20, b'{"do": "metrics"}\n', b"x" * 70_000),
+    )
+    ended = threading.Event()
+
+    def crowd() -> None:
+        turn = 0
+        while not ended.is_set():
+            doors = []
+            for n in range(CLIENTS):
+                with contextlib.suppress(OSError, AssetdError):
+                    door = raw(daemon)
+                    door.setblocking(False)
+                    doors.append(door)
+                    door.send(requests[(n + turn) % len(requests)])
+            turn += 1
+            for n, door in enumerate(doors):
+                if n % 3:
+                    with contextlib.suppress(OSError):
+                        door.settimeout(0.02)
+                        door.recv(1 << 16)
+                door.close()
+
+    people = threading.Thread(target=crowd)
+    times = []
+    with raw(daemon) as door:
+        people.start()
+        try:
+            for _ in range(CLIENTS * 2):
+                began = time.monotonic()
+                door.sendall(b'{"do": "nothing"}\n')
+                lines(door, 1)
+                times.append(time.monotonic() - began)
+        finally:
+            ended.set()
+            people.join()
+            resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    times.sort()
+    p50, p99 = (times[int(len(times) * share)] * 1000 for share in (0.5, 0.99))
+    print(f"{CLIENTS:,} clients at once: an answer takes p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    if CLIENTS >= 1000:
+        assert p99 < 50.0
+    wait_for(lambda: soon(daemon)["state"] == "idle", "the daemon to be idle")
+
+
 def test_more_clients_than_we_serve_are_hung_up_on(daemon: Daemon) -> None:
     """Descriptors are left for our own work, and the next is served when some have gone."""
     doors = []
@@ -250,8 +302,6 @@ def test_more_clients_than_we_serve_are_hung_up_on(daemon: Daemon) -> None:
 
 
 def _descriptors_of_ours() -> int:
-    import resource
-
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
 
 

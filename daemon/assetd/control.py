@@ -32,6 +32,8 @@ RECENT_LIMIT: Final = 100
 """Batches that a status tells of at the most."""
 BACKLOG: Final = 4096
 """Clients that may wait to be accepted: a burst must not pass for no daemon at all."""
+TURN_SECONDS: Final = 0.01
+"""What all clients together may take of a turn of the loop."""
 SPARE_DESCRIPTORS: Final = 200
 """Left for everything else that we open."""
 _PEER: Final = struct.Struct("=iii")
@@ -78,6 +80,9 @@ class Control:
         self._counts = counts or metrics.Counts()
         self._path = path
         self._clients: set[_Client] = set()
+        self._turn = -1
+        self._until = 0.0
+        """When the clients have had their share of this turn."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = CLIENT_LIMIT + SPARE_DESCRIPTORS
         if soft < wanted:
@@ -151,6 +156,11 @@ class Control:
     def _on_client(self, each: _Client, mask: int) -> None:
         if each not in self._clients:
             return  # hung up on by a callback of this very turn
+        now = time.monotonic()
+        if self._turn != self._engine.turns:
+            self._turn, self._until = self._engine.turns, now + TURN_SECONDS
+        if now > self._until:
+            return  # a save must not wait for a thousand answers: the selector tells us again
         if mask & selectors.EVENT_READ and not self._receive(each):
             self._hang_up(each)
             return

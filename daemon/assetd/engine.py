@@ -239,6 +239,7 @@ class Engine:
         """
         self.selector = selectors.DefaultSelector()
         self.started = time.monotonic()
+        self.turns = 0
         self.generation = 1
         self.tell = tell
         self.problems: tuple[Problem, ...] = ()
@@ -513,6 +514,7 @@ class Engine:
         if timeout is not None:
             wait = timeout if wait is None else min(wait, timeout)
         ready = self.selector.select(wait)
+        self.turns += 1
         with self._trace.turn():
             for key, mask in ready:
                 key.data(mask)
