@@ -30,13 +30,8 @@ bench: $(TOOLS)  ## measure assetd, its floors and its peers: an hour; tables in
 bench-quick: $(TOOLS)  ## the same for assetd and its floors alone, in two minutes
 	$(VENV)/bin/python -m tests.bench --quick
 
-soak: $(TOOLS)  ## the storms of `make test`, for hours; ASSETD_TEST_SEED=N repeats one
-	ASSETD_TEST_KILLS=10000 ASSETD_TEST_DAMAGES=1000 ASSETD_TEST_SYNCS=100000 \
-	ASSETD_TEST_SEQUENCES=10000 ASSETD_TEST_LENGTH=20 ASSETD_TEST_STEPS=1000 ASSETD_TEST_CUTS=500 \
-	ASSETD_TEST_ERRORS=2000 ASSETD_TEST_SWAPS=100000 \
-		$(VENV)/bin/pytest -s --timeout 0 \
-		tests/test_pool.py tests/test_crash.py tests/test_record.py tests/test_sync.py \
-		tests/test_convergence.py tests/test_power.py tests/test_disk.py tests/test_confinement.py
+soak: $(TOOLS)  ## the storms of `make test`, for hours; PARTS="disk power" SEED=N: some, once more
+	$(VENV)/bin/python -m tests.soak $(PARTS) $(if $(SEED),--seed $(SEED) --again)
 
 clean:  ## remove what `make` made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
