@@ -16,7 +16,6 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -600,10 +599,10 @@ def test_what_a_worker_says_is_an_outcome_or_its_end(tmp_path: Path) -> None:
         )
         for _ in range(inputs):
             outcome = dice.choice(honest)
-            staged = tuple(replace(each, staged=f"/x/w0/{each.output}") for each in outcome.staged)
+            staged = tuple(each._replace(staged=f"/x/w0/{each.output}") for each in outcome.staged)
             ticket = Ticket(Job(outcome.job, Source("assets", "a")), Lane.BULK, 9.0, 0.0)
             worker = a_worker(ended, pipe, ticket)
-            said = spoken(dice, replace(outcome, staged=staged))
+            said = spoken(dice, outcome._replace(staged=staged))
             before = len(outcomes)
             try:
                 pool._on_data(worker, said)

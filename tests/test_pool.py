@@ -16,7 +16,7 @@ import pytest
 from assetd import registry
 from assetd.errors import NotRunningError
 from assetd.model import Job, NodeState, Outcome, Source
-from assetd.pool import Jobs, Lane, Pool, Ticket, WorkerState
+from assetd.pool import Jobs, Lane, Pool, Ticket, Worker, WorkerState
 from assetd.testing import InlinePool, Site, wait_for
 
 ACTOR = """
@@ -488,6 +488,8 @@ def test_random_kills_never_hang_the_pool_nor_blame_the_wrong_job(bench: Bench) 
     submitted = 0
     hit: Counter[int] = Counter()
     fit = {WorkerState.IDLE, WorkerState.BUSY}
+    killed: dict[int, tuple[Worker, float]] = {}
+    delays: list[float] = []
     while done < kills:
         bench.until(lambda: any(w.state in fit for w in bench.pool.workers.values()))
         if bench.pool.waiting() < 20:
@@ -499,15 +501,26 @@ def test_random_kills_never_hang_the_pool_nor_blame_the_wrong_job(bench: Bench) 
             submitted += len(batch)
             bench.pool.submit_all(batch)
         bench.turn(0.001)
+        for number, (victim, when) in list(killed.items()):
+            if bench.pool.workers[number] is not victim:
+                delays.append(bench.pool.workers[number].since - when)
+                del killed[number]
         up = [w for w in bench.pool.workers.values() if w.state is not WorkerState.DEAD]
         if dice.random() < 0.3:
             # In its start, between jobs and in the middle of one.
             victim = dice.choice(up)
+            if victim.state in fit:
+                killed.setdefault(victim.number, (victim, time.monotonic()))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim.process.pid, signal.SIGKILL)
             hit.update(victim.held.keys())
             done += 1
     bench.until(lambda: len(bench.outcomes) == submitted)
+    delays.sort()
+    p50, p95 = (delays[int(len(delays) * share)] * 1000 for share in (0.5, 0.95))
+    print(f"{done:,} kills: the next worker is started after p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+    if kills >= 10_000:
+        assert p95 < 100.0
     assert sorted(o.job for o in bench.outcomes) == list(range(1, submitted + 1))
     for outcome in bench.outcomes:
         if outcome.died is None:

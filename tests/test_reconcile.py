@@ -74,9 +74,13 @@ class Root:
 
     outputs: dict[str, Output] = field(default_factory=dict)
     claims: dict[str, list[Source]] = field(default_factory=dict)
+    entries: dict[Source, Entry] = field(default_factory=dict)
 
     def holds(self, output: str, source: Source, digest: Digest = "old") -> None:
+        """It is in place, and its source is recorded as well."""
         self.outputs[output] = Output(output, source, digest, None)
+        known = self.entries.get(source, entry(source))
+        self.entries[source] = replace(known, claims=(*known.claims, output))
 
     def claimants(self, output: str) -> Sequence[Source]:
         return self.claims.get(output, ())
@@ -95,6 +99,7 @@ class Root:
             restate,
             self.outputs.get,
             self.claimants,
+            self.entries.get,
             no_delete=no_delete,
         )
 
@@ -160,7 +165,13 @@ def test_each_outcome_counts_once_and_on_top_of_what_was_counted(root: Root) -> 
     ) == (5, 1, 1, 2, 1)
     mixed = outcome(NodeState.BUILT)._replace(nodes=(node(NodeState.CACHED), node(NodeState.BUILT)))
     again = reconcile(
-        done.tally, [Finished(planned(A, None), mixed)], (), (), lambda _o: None, lambda _o: ()
+        done.tally,
+        [Finished(planned(A, None), mixed)],
+        (),
+        (),
+        lambda _o: None,
+        lambda _o: (),
+        lambda _s: None,
     )
     assert done.tally._replace(changed=6, built=2) == again.tally
 
@@ -303,6 +314,7 @@ def test_an_override_deletes_what_nobody_else_claims(root: Root) -> None:
     for name in ("a.css", "a.map", "other"):
         root.holds(name, B)
     root.holds("other", A)
+    root.entries[A] = entry(A, "a.css", "other")
     root.claims = {"a.css": [A, B], "a.map": [B], "other": [B]}
     reason = Reason(Cause.OVERRIDDEN, "site/a")
     lost = entry(B, "a.css", "a.map", "other", state=EntryState.OVERRIDDEN)._replace(reason=reason)
@@ -310,6 +322,39 @@ def test_an_override_deletes_what_nobody_else_claims(root: Root) -> None:
     assert (Deletion("a.map", B, "old", reason),) == done.change.delete
     assert (lost._replace(batch=7),) == done.change.put
     assert BATCH._replace(changed=1) == done.tally
+
+
+def test_an_override_takes_along_what_was_made_under_another_name(root: Root) -> None:
+    """Its tree changed together with who is before it."""
+    root.holds("old.css", B)
+    root.claims = {"old.css": [B], "new.css": [A, B]}
+    lost = entry(B, "new.css", state=EntryState.OVERRIDDEN)
+    done = root.reconcile(restate=[lost])
+    assert [d.output for d in done.change.delete] == ["old.css"]
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_an_override_does_not_rely_on_another_that_is_overridden_itself(
+    root: Root, settles: bool
+) -> None:
+    """Neither makes the output any more; nor does one that went before it was built."""
+    third = Source("base", "c")
+    root.holds("a.css", B)
+    root.entries[third] = entry(third, "a.css", state=EntryState.OVERRIDDEN)
+    root.claims = {"a.css": [B, third]}
+    lost = entry(B, "a.css", state=EntryState.OVERRIDDEN)
+    if settles:
+        done = root.reconcile(restate=[lost])
+        assert [d.output for d in done.change.delete] == ["a.css"]
+        return
+    unsettled = replace(outcome(NodeState.BUILT, "a.css"), settled=False)
+    waits = planned(third, root.entries[third], "a.css")
+    done = root.reconcile((waits, unsettled), restate=[lost])
+    assert (done.again, done.change.delete) == ((third,), ())  # it takes over, once it is built
+    root.entries[B] = lost
+    reason = Reason(Cause.SOURCE_GONE, "c")
+    done = root.reconcile(drop=[(root.entries[third], reason)])
+    assert done.change.delete == (Deletion("a.css", third, "old", reason),)
 
 
 @pytest.mark.parametrize("state", [EntryState.FAILED, EntryState.CONFLICT])

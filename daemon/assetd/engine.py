@@ -134,7 +134,8 @@ class _Slice:
             found.update(each.planned.claims, each.outcome.claims)
             if each.planned.entry is not None:
                 found.update(each.planned.entry.claims)
-        for entry in (*self.restate, *(entry for entry, _ in self.drop)):
+        known = (entry for entry in self.before.values() if entry is not None)
+        for entry in (*self.restate, *known, *(entry for entry, _ in self.drop)):
             found.update(entry.claims)
         return found
 
@@ -1135,6 +1136,7 @@ class Engine:
                 piece.restate,
                 outputs.get,
                 lambda claim: claimants.get(claim, ()),
+                record.entry,
                 no_delete=self._no_delete,
             )
         change = result.change

@@ -50,6 +50,7 @@ def reconcile(
     restate: Sequence[Entry],
     in_place: InPlace,
     claimants: Callable[[str], Sequence[Source]],
+    recorded: Callable[[Source], Entry | None],
     *,
     no_delete: bool = False,
 ) -> Reconciled:
@@ -62,6 +63,7 @@ def reconcile(
         restate: Entries that change without a job.
         in_place: What the record knows to be published at an output.
         claimants: Who else claims an output.
+        recorded: What the record says of a source, before this change.
         no_delete: Leave what would be deleted, and go on owning it.
     """
     put: list[Entry] = []
@@ -69,8 +71,8 @@ def reconcile(
     again: list[Source] = []
     files: dict[str, FileFact] = {}
     publish: dict[str, Publication] = {}
-    # Outputs that nobody stands for any more, unless one of this change's publications does.
-    loose: dict[str, tuple[Source, Reason]] = {}
+    let_go: list[tuple[str, Source, Reason]] = []
+    """Outputs that sources claimed before, and make no more or lose."""
     counts = dict.fromkeys(("built", "cached", "clean", "failed"), 0)
 
     for item in finished:
@@ -90,56 +92,60 @@ def reconcile(
         counts[_class_of(outcome, entry)] += 1
         new_claims = set(entry.claims)
         for claim in planned.entry.claims if planned.entry is not None else ():
-            if claim not in new_claims and _owned(in_place(claim), planned.source):
-                loose[claim] = (planned.source, Reason(Cause.NO_LONGER_MADE, claim))
-                if no_delete:
+            if claim not in new_claims:
+                let_go.append((claim, planned.source, Reason(Cause.NO_LONGER_MADE, claim)))
+                if no_delete and _owned(in_place(claim), planned.source):
                     entry = entry._replace(claims=(*entry.claims, claim))
         put.append(entry)
         if entry.state is EntryState.CONFLICT:
             continue
         publish.update((p.output, p) for p in _publications(outcome, entry, in_place))
 
-    # The record tells who claimed what before this change; these claim something else now.
-    after = {entry.source: entry for entry in (*put, *restate)}
-    left = {entry.source for entry, _ in gone}
-
-    def stands_for(claim: str, other: Source) -> bool:
-        entry = after.get(other)
-        if entry is None:
-            return other not in left
-        return claim in entry.claims and entry.state is not EntryState.OVERRIDDEN
-
     for entry in restate:
         put.append(entry._replace(batch=batch.id))
         if entry.state is EntryState.FAILED:
             counts["failed"] += 1
-        if entry.state is not EntryState.OVERRIDDEN:
-            continue
-        for claim in entry.claims:
-            published = in_place(claim)
-            if _owned(published, entry.source) and not any(
-                stands_for(claim, other) for other in claimants(claim) if other != entry.source
-            ):
-                loose[claim] = (entry.source, entry.reason)
-
+        if entry.state is EntryState.OVERRIDDEN:
+            # What it made before may be called otherwise than what it would make now.
+            old = recorded(entry.source)
+            claims = dict.fromkeys((*entry.claims, *(old.claims if old is not None else ())))
+            let_go += [(claim, entry.source, entry.reason) for claim in claims]
     for entry, reason in gone:
-        for claim in entry.claims:
-            if _owned(in_place(claim), entry.source):
-                loose[claim] = (entry.source, reason)
+        let_go += [(claim, entry.source, reason) for claim in entry.claims]
 
-    delete = []
-    if not no_delete:
-        for claim, (source, reason) in loose.items():
-            published = in_place(claim)
-            if claim not in publish and published is not None:
-                delete.append(Deletion(claim, source, published.digest, reason))
+    # The record tells who claimed what before this change; these claim something else now.
+    after = {entry.source: entry for entry in put}
+    left = {entry.source for entry, _ in gone}
+    built = {item.planned.source for item in finished}
+
+    def stands_for(claim: str, source: Source) -> bool:
+        if source in left:
+            return False
+        if source not in after and source in again:
+            return True  # it will be built, and say then what it makes
+        entry = after.get(source) or recorded(source)
+        return (
+            entry is not None and claim in entry.claims and entry.state is not EntryState.OVERRIDDEN
+        )
+
+    delete: dict[str, Deletion] = {}
+    for claim, source, reason in () if no_delete else let_go:
+        published = in_place(claim)
+        if published is None or claim in publish or stands_for(claim, published.source):
+            continue
+        # Its owner is overridden, perhaps long since: whoever is built for it replaces it.
+        if published.source not in left | built and any(
+            stands_for(claim, other) for other in claimants(claim)
+        ):
+            continue
+        delete[claim] = Deletion(claim, source, published.digest, reason)
     change = Change(
         batch.id,
         tuple(put),
         () if no_delete else tuple((entry.source, reason) for entry, reason in gone),
         tuple(files.values()),
         tuple(publish.values()),
-        tuple(delete),
+        tuple(delete.values()),
     )
     tally = batch._replace(
         changed=batch.changed + len(put) + len(gone),
