@@ -80,7 +80,7 @@ class Root:
         """It is in place, and its source is recorded as well."""
         self.outputs[output] = Output(output, source, digest, None)
         known = self.entries.get(source, entry(source))
-        self.entries[source] = replace(known, claims=(*known.claims, output))
+        self.entries[source] = known._replace(claims=(*known.claims, output))
 
     def claimants(self, output: str) -> Sequence[Source]:
         return self.claims.get(output, ())
@@ -347,7 +347,7 @@ def test_an_override_does_not_rely_on_another_that_is_overridden_itself(
         done = root.reconcile(restate=[lost])
         assert [d.output for d in done.change.delete] == ["a.css"]
         return
-    unsettled = replace(outcome(NodeState.BUILT, "a.css"), settled=False)
+    unsettled = outcome(NodeState.BUILT, "a.css")._replace(settled=False)
     waits = planned(third, root.entries[third], "a.css")
     done = root.reconcile((waits, unsettled), restate=[lost])
     assert (done.again, done.change.delete) == ((third,), ())  # it takes over, once it is built
