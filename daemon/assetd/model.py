@@ -340,7 +340,8 @@ class Outcome(NamedTuple):
     staged: tuple[Staged, ...] = ()
     """The leaves whose content is not what is in place."""
     files: tuple[FileFact, ...] = ()
-    """The dependencies as they were found, for the record's stamps."""
+    """The dependencies as they were found, for the record's stamps.  Those that were not there
+    are among the nodes' dependencies and have none, so they are not said twice."""
     seconds: float = 0.0
     settled: bool = True
     """False: a file changed while it was read; run it again."""

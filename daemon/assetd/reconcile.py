@@ -13,6 +13,7 @@ from assetd.model import (
     Entry,
     EntryState,
     FileFact,
+    Kind,
     NodeState,
     Outcome,
     Output,
@@ -86,8 +87,11 @@ def reconcile(
             if planned.entry is not None:
                 gone.append((planned.entry, Reason(Cause.SOURCE_GONE, planned.source.path)))
             continue
-        for fact in outcome.files:
-            files[fact.place] = fact
+        for node in outcome.nodes:
+            for each in node.dependencies:
+                if each.digest is None and each.kind is Kind.FILE:
+                    files[each.place] = FileFact(each.place, None, None)
+        files.update((fact.place, fact) for fact in outcome.files)
         entry = _entry(batch, item, claimants)
         counts[_class_of(outcome, entry)] += 1
         new_claims = set(entry.claims)

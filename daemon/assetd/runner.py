@@ -325,7 +325,7 @@ class _Attempt:
             nodes=tuple(self.records),
             claims=tuple(name for name, _ in wanted),
             staged=tuple(staged),
-            files=tuple(self.facts.values()),
+            files=tuple([fact for fact in self.facts.values() if fact.digest is not None]),
             settled=self.settled,
         )
 
