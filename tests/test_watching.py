@@ -238,6 +238,23 @@ def test_a_folder_that_is_known_by_two_names_is_heard_under_both(site: Site) -> 
             assert value in (site.output("site.css") or "")
 
 
+@pytest.mark.parametrize(("name", "output"), [("a.txt", "a.txt"), ("a.scss", "a.css")])
+def test_a_file_that_becomes_a_link_to_the_same_content_follows_it(
+    site: Site, name: str, output: str
+) -> None:
+    """No byte has changed, and no result differs, but where the next edit comes from does."""
+    before, after = "a { b: c }\n", "a { b: d }\n"
+    site.write(f"assets/{name}", before)
+    site.write("shared/real", before)
+    with site.daemon() as daemon:
+        site.remove(f"assets/{name}")
+        (site.root / f"assets/{name}").symlink_to("../shared/real")
+        daemon.sync()
+        site.write("shared/real", after)
+        daemon.sync()
+        assert "b: d" in (site.output(output) or "")
+
+
 def test_a_link_to_a_file_is_a_source_with_the_content_of_its_target(site: Site) -> None:
     """Links to files are followed; an edit of the target counts, wherever it is."""
     site.write("shared/real.txt", "one")

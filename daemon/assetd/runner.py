@@ -368,6 +368,8 @@ class _Attempt:
             and old.options == taker.options_digest
             and old.input == input_
         )
+        # Where a link leads is a dependency that whoever built the same bytes from a file has not.
+        led = self._led_to(node)
         before: dict[DependencyKey, Digest | None] = {}
         if old is not None:
             for dependency in old.dependencies:
@@ -377,6 +379,7 @@ class _Attempt:
             and old is not None
             and index not in self.must
             and list(before.values()) == [d.digest for d in old.dependencies]
+            and before.keys() >= led
             and not (old.failure is not None and old.failure.transient)
         ):
             still = NodeState.FAILED if old.failure is not None else NodeState.CLEAN
@@ -389,7 +392,7 @@ class _Attempt:
             place = places.of(os.path.join(self.mount.folder, node.path), self.runner.project)
             key = base_key(node.processor, taker.version, taker.options_digest, place, input_)
             results = self.runner.store.find(key)
-            found = None if self.job.force else self._find(index, results, before)
+            found = None if self.job.force else self._find(index, results, before, led)
             if found is not None:
                 return NodeRecord(
                     node.processor,
@@ -419,7 +422,11 @@ class _Attempt:
         return record
 
     def _find(
-        self, index: int, results: Results, before: dict[DependencyKey, Digest | None]
+        self,
+        index: int,
+        results: Results,
+        before: dict[DependencyKey, Digest | None],
+        led: frozenset[DependencyKey],
     ) -> Result | None:
         def current(key: DependencyKey) -> Digest | None:
             if key not in before:
@@ -427,10 +434,20 @@ class _Attempt:
             return before[key]
 
         for result in results.holding(current):
+            if led and not led <= {d.key for d in result.dependencies}:
+                continue
             # Fetched at once: a result whose contents were trimmed away is no result.
             if all(self._fetch(index, made) for made in result.made):
                 return result
         return None
+
+    def _led_to(self, node: Node) -> frozenset[DependencyKey]:
+        """The files that the source leads to, if it is a link."""
+        if node.parent is not None:
+            return frozenset()
+        origin = os.path.join(self.mount.folder, node.path)
+        root = self.runner.project
+        return frozenset((Kind.FILE, places.of(t, root), "") for t in stamps.targets(origin))
 
     def _fetch(self, index: int, made: Made) -> bool:
         path = self._stage_path(index, made.name)

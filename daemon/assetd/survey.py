@@ -6,6 +6,7 @@ to find out, and decide nothing.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -222,7 +223,11 @@ class Survey:
         racy = stamps.is_racy(stamp)
         if entry is None or entry.digest is None or stamp == entry.stamp or stamp.size > HASH_LIMIT:
             return Sighting(stamp, None, racy)
-        fact = stamps.look(self._layout.path(source), "")
+        path = self._layout.path(source)
+        if os.path.islink(path):
+            # The same content, perhaps, but what it leads to has to be known from now on.
+            return Sighting(stamp, None, racy)
+        fact = stamps.look(path, "")
         return Sighting(stamp, fact.digest, fact.stamp is None)
 
     def tree(self, source: Source) -> Tree | None:
