@@ -1052,6 +1052,8 @@ class Engine:
                         job, piece.lane, limits.longest, took or limits.guess, nodes=limits.nodes
                     )
                 )
+        # The longest first: begun last, it would be all that is left to wait for.
+        tickets.sort(key=lambda ticket: ticket.estimate_seconds, reverse=True)
         self.pool.submit_all(tickets)
 
     def _batch_for(self, lane: Lane) -> int:
