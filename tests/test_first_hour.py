@@ -323,7 +323,7 @@ def closed(site: Site) -> Iterator[Site]:
         state.chmod(0o700)
 
 
-@pytest.mark.parametrize("line", ["status", "errors", "list", "stop", "logs", "verify"])
+@pytest.mark.parametrize("line", ["status", "errors", "list", "start", "stop", "logs", "verify"])
 def test_a_state_folder_that_is_closed_does_not_pass_for_an_empty_one(
     closed: Site, line: str
 ) -> None:
@@ -368,6 +368,7 @@ def test_root_leaves_nothing_in_another_user_s_state_folder(
 
 def test_start_in_a_folder_that_cannot_be_written_ends_with_a_sentence(closed: Site) -> None:
     """It ended with a traceback."""
+    (closed.root / ".assetd").chmod(0o500)
     done = assetd(closed.root, "start", before=without_privileges())
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (

@@ -304,21 +304,30 @@ def test_the_folders_that_it_makes_are_the_user_s(told: deployment._Told, tmp_pa
     """The service could write nothing in a folder of root's."""
     folder = tmp_path / "public"
     deployment._hand_over(told, str(folder), "daemon")
-    assert folder.owner() == "daemon"
+    assert (folder.owner(), folder.group()) == ("daemon", "daemon")
     assert told.folders == [str(folder)]
     deployment._hand_over(told, str(folder), "daemon")
     assert told.folders == [str(folder)]
 
 
-def test_a_folder_of_somebody_else_is_not_handed_over(
-    told: deployment._Told, tmp_path: Path
-) -> None:
-    """What is in it is not ours to give away: the command to do it is told."""
-    folder = tmp_path / "public"
-    folder.mkdir()
-    with pytest.raises(UsageError, match=rf"belongs to root, .* `chown -R daemon {folder}`"):
-        deployment._hand_over(told, str(folder), "daemon")
-    assert folder.owner() == "root"
+def test_folders_of_somebody_else_are_not_handed_over(tmp_path: Path) -> None:
+    """What is in them is not ours to give away: the one command to do it is told."""
+    folders = [str(tmp_path / name) for name in ("public", ".assetd", "not-yet")]
+    for folder in folders[:2]:
+        os.mkdir(folder)
+    with pytest.raises(UsageError) as caught:
+        deployment._check_owner(folders, "daemon", creates=False)
+    me = Path(folders[0]).owner()
+    assert str(caught.value).startswith(
+        f"{folders[0]} belongs to {me} and {folders[1]} belongs to {me}, and the service runs as "
+        f"daemon: `chown -R daemon {folders[0]} {folders[1]}` hands over what is there"
+    )
+
+
+def test_folders_can_only_be_given_to_a_user_that_is_there(tmp_path: Path) -> None:
+    """So the command to type makes the user first."""
+    with pytest.raises(UsageError, match=r"`useradd --system .* assetd && chown -R assetd /\S+`"):
+        deployment._check_owner([str(tmp_path)], "assetd", creates=True)
 
 
 def test_a_link_is_not_handed_over(told: deployment._Told, tmp_path: Path) -> None:
@@ -340,11 +349,12 @@ def test_a_python_that_the_user_cannot_reach_is_refused(
     (private / "python").symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(private / "python"))
     with pytest.raises(UsageError, match=r"daemon, who the service runs as, cannot run .*/opt"):
-        deployment._check_user_can_run("daemon")
+        deployment.check_as("daemon", "/srv/site/assetd.yml")
 
 
-def test_a_user_that_is_asked_for_is_not_made_up(told: deployment._Told) -> None:
+def test_a_user_that_is_asked_for_is_not_made_up() -> None:
     """A slip of the finger makes no account."""
     with pytest.raises(UsageError, match="there is no user 'nobdoy'"):
-        deployment._make_user(told, "nobdoy", may_create=False)
-    assert told.commands == []
+        deployment._is_user("nobdoy", may_create=False)
+    with pytest.raises(UsageError, match=r"user 4321, who has no name on this machine: .*--run-as"):
+        deployment._is_user("#4321", may_create=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tests import groups
 
 from assetd import confinement, registry, serve, service, systemd
 from assetd.engine import Engine, State
@@ -55,7 +56,9 @@ exit  # without it, bash lets the last command be process 1
 
 UNSHARE: Final = """
 echo 0 > "$GROUP/cgroup.procs"  # before it unshares: this group is the root of all that it sees
-exec unshare --fork --pid --mount --mount-proc --cgroup --ipc --net --kill-child bash -c "$BOOT"
+# Nor does it outlive us.
+exec setpriv --pdeathsig KILL \\
+    unshare --fork --pid --mount --mount-proc --cgroup --ipc --net --kill-child bash -c "$BOOT"
 """
 
 HELD: Final = """
@@ -310,8 +313,7 @@ class Manager:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir()
-        self._cgroup = _cgroup() / f"assetd-test-{os.getpid()}"
-        self._cgroup.mkdir()
+        self._cgroup = groups.made("assetd-test")
         self._runtime = f"/run/user/{UID}"
         self._log = folder / "manager.log"
         with open(self._log, "wb") as log:
@@ -399,16 +401,7 @@ class Manager:
         """End it and all that it started: the first process takes the others along."""
         self._process.kill()
         self._process.wait()
-
-        def empty() -> bool:
-            try:
-                for folder, _, _ in os.walk(self._cgroup, topdown=False):
-                    os.rmdir(folder)
-            except OSError:
-                return False
-            return True
-
-        wait_for(empty, "the processes of the service manager to end", 10.0)
+        groups.removed(self._cgroup)
 
 
 class Service:
@@ -442,12 +435,23 @@ class Service:
 
     def wait(self, name: str, value: str, seconds: float = 30.0) -> None:
         """Wait until a property has a value."""
+
+        def has() -> bool:
+            time.sleep(0.1)  # to look costs a process
+            return self.show(name) == value
+
         try:
-            wait_for(lambda: self.show(name) == value, f"{name} to be {value}", seconds)
+            wait_for(has, f"{name} to be {value}", seconds)
         except AssertionError as error:
             log = self.log.read_text() if self.log.exists() else ""
             status = self.manager.systemctl("status", self.name).stdout
             raise AssertionError(f"{error}\n{status}\n{log}") from None
+
+    def wait_for_daemon(self) -> None:
+        """Wait until one answers, whoever started it."""
+        wait_for(
+            lambda: self.manager.assetd(self.site, "status").returncode == 0, "a daemon to answer"
+        )
 
     def processes(self) -> list[str]:
         """The processes of the unit, as the kernel has them."""
@@ -460,25 +464,15 @@ class Service:
         self.manager.run("kill", f"-{number.value}", self.show("MainPID"))
 
 
-def _cgroup() -> Path:
-    """Our own group of the second version's hierarchy."""
-    with open("/proc/self/mounts", encoding="utf-8") as mounts:
-        folders = [line.split()[1] for line in mounts if line.split()[2] == "cgroup2"]
-    if not folders:
-        pytest.skip("no cgroup2 is mounted here, and a service manager needs one")
-    own = Path("/proc/self/cgroup").read_text()
-    (path,) = re.findall(r"^0::/(.*)$", own, re.MULTILINE)
-    folder = Path(folders[0], path)
-    if not os.access(folder, os.W_OK):
-        pytest.skip(f"{folder} cannot be written to, and a service manager needs a group")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     if os.geteuid() != 0:
         pytest.skip("a service manager is booted by root only")
-    missing = [t for t in ("unshare", "nsenter", "systemctl", MANAGER) if shutil.which(t) is None]
+    missing = [
+        t
+        for t in ("unshare", "nsenter", "setpriv", "systemctl", MANAGER)
+        if shutil.which(t) is None
+    ]
     if missing:
         pytest.skip(f"not here (Debian: apt install systemd util-linux): {', '.join(missing)}")
     trial = subprocess.run(
@@ -650,8 +644,12 @@ def test_a_project_that_somebody_holds_is_not_tried_again(unit: Service) -> None
     """Exit code 4; and `service install` says so before it comes to that."""
     unit.install()
     assert unit.manager.systemctl("stop", unit.name).returncode == 0
-    assert unit.manager.assetd(unit.site, "start").returncode == 0
+    words = (sys.executable, "-P", "-m", "assetd", "run", "-C", str(unit.site.root))
+    holder = subprocess.Popen(
+        unit.manager.words(*words), env=unit.manager._environment(), stderr=subprocess.DEVNULL
+    )
     try:
+        unit.wait_for_daemon()
         refused = unit.manager.assetd(unit.site, "service", "install", "--user")
         assert refused.returncode == 4
         assert "`assetd stop`, then install it again" in refused.stderr
@@ -661,6 +659,7 @@ def test_a_project_that_somebody_holds_is_not_tried_again(unit: Service) -> None
         assert unit.show("NRestarts") == "0"
     finally:
         assert unit.manager.assetd(unit.site, "stop").returncode == 0
+        assert holder.wait(10.0) == 0
 
 
 def test_it_is_kept_from_everything_but_its_project(unit: Service) -> None:

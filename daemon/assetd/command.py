@@ -11,10 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from assetd import client, words
-from assetd.errors import AssetdError, UsageError
+from assetd.errors import AssetdError, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from assetd.config import Config
 
 OK: Final = 0
 SOMETHING_FAILS: Final = 1
@@ -173,6 +176,12 @@ def config_file(arguments: argparse.Namespace) -> str:
     if arguments.config is not None:
         file = os.path.join(start, arguments.config)
         if not os.path.isfile(file):
+            try:
+                os.stat(file)
+            except PermissionError as error:
+                raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+            except OSError:
+                pass
             raise UsageError(f"{arguments.config} is no file that is there")
         # Of the folder, not of the file: a linked configuration counts where the link is.
         return os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
@@ -197,6 +206,20 @@ def load(arguments: argparse.Namespace) -> Any:
     for warning in project.warnings:
         say(str(warning))
     return project
+
+
+def configuration(arguments: argparse.Namespace) -> "Config":
+    """The configuration without its processors, so that no plugin is run.
+
+    Raises:
+        ConfigError: Something is wrong with it, so its folders may not be ours.
+    """
+    from assetd import config
+
+    found, problems = config.read(config_file(arguments))
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def folders(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -251,17 +274,6 @@ def connect(
         DeadlineError: One that is about to listen did not within *patience_seconds*.
     """
     return client.connect(*folders(arguments), patience_seconds)
-
-
-def service_of(cgroups: str) -> tuple[str, bool] | None:
-    """The service unit that a process runs as, and whether it is a user's; None if it is none.
-
-    Args:
-        cgroups: As in `/proc/PID/cgroup`.
-    """
-    services = re.findall(r"([^/\n]+\.service)(?=/|$)", cgroups, re.MULTILINE)
-    own = [name for name in services if not name.startswith("user@")]
-    return (own[-1], len(own) < len(services)) if own else None
 
 
 def places_of(arguments: argparse.Namespace) -> list[str]:

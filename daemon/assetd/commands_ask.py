@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -76,8 +77,18 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(present.status(status, color=command.color(sys.stdout))))
     if code != command.OK:
-        command.say("`assetd start` starts it")
+        command.say(_how_to_start(arguments))
     return code
+
+
+def _how_to_start(arguments: argparse.Namespace) -> str:
+    from assetd import service
+
+    unit = service.installed(command.folders(arguments)[0], os.environ)
+    if unit is None:
+        return "`assetd start` starts it"
+    ask = service.journal(unit.scope, unit.name)
+    return f"it is a service: `assetd start` starts it, `{ask}` shows its log"
 
 
 def _without_daemon(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from assetd import command, words
 from assetd.command import Commands
-from assetd.errors import ConfigError, NotRunningError
+from assetd.errors import NotRunningError
 
 if TYPE_CHECKING:  # what a command does is imported by that command
     from assetd.audit import Audit
@@ -132,7 +132,7 @@ def _repair(arguments: argparse.Namespace, outputs: Sequence[str]) -> list[str]:
 def _clean(arguments: argparse.Namespace) -> int:
     from assetd import removal
 
-    config = _config(arguments)
+    config = command.configuration(arguments)
     if arguments.dry_run:
         plan = removal.plan(config)
         facts = removal.facts(plan, None, config)
@@ -154,20 +154,6 @@ def _clean(arguments: argparse.Namespace) -> int:
         print(words.printable(_removal_verdict(facts, config)), file=sys.stderr)
     stays = facts["stuck"] or facts["kept"]
     return command.SOMETHING_FAILS if stays and not arguments.dry_run else command.OK
-
-
-def _config(arguments: argparse.Namespace) -> "Config":
-    """The configuration without its processors.
-
-    Raises:
-        ConfigError: Something is wrong with it, so its folders may not be ours.
-    """
-    from assetd import config
-
-    found, problems = config.read(command.config_file(arguments))
-    if problems:
-        raise ConfigError(problems)
-    return found
 
 
 def _removal_lines(facts: dict[str, Any], config: "Config") -> Iterator[str]:

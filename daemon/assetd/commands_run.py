@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from assetd import client, command, words
 from assetd.command import Commands
@@ -18,6 +18,9 @@ from assetd.errors import (
     NotRunningError,
     ProjectGoneError,
 )
+
+if TYPE_CHECKING:
+    from assetd.service import Scope
 
 START_SECONDS: Final = 600.0
 RETURN_SECONDS: Final = 60.0
@@ -118,18 +121,20 @@ def _load(arguments: argparse.Namespace) -> Any:
 def _start(arguments: argparse.Namespace) -> int:
     import subprocess
 
-    from assetd import lock, logfile
+    from assetd import lock, logfile, service
 
-    project = _load(arguments)
-    config = project.config
-    at = config.project, config.state_dir
+    at = command.folders(arguments)
     with contextlib.suppress(NotRunningError), contextlib.closing(client.connect(*at)) as door:
         pid = door.ask("status")["pid"]
         raise AlreadyRunningError(
             f"another assetd holds this project (pid {pid}): "
             "`assetd restart` starts it anew, `assetd status` asks it"
         )
-    lock.check_ours(config.state_dir)  # before there is a log of ours in it
+    unit = service.installed(at[0], os.environ)
+    if unit is not None:
+        return _have(arguments, "start", unit.scope, unit.name)
+    lock.check_ours(at[1])  # before there is a log of ours in it
+    config = _load(arguments).config
     log_path = logfile.path_in(config.state_dir)
     argv = [sys.executable, "-P", "-m", "assetd", "run", "--config", config.file]
     argv += ["--log-format", arguments.log_format]
@@ -190,13 +195,22 @@ def _say_how_it_goes(status: Mapping[str, Any]) -> None:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
+    running = _service(client.holder(command.folders(arguments)[1]))
     try:
         opened = command.connect(arguments)
     except NotRunningError as error:
+        if _stop_waiting(arguments):
+            return command.OK
         raise NotRunningError("no assetd is running here: there is nothing to stop") from error
     with contextlib.closing(opened) as connection:
         deadline = time.monotonic() + command.ANSWER_SECONDS
-        pid = int(connection.ask("stop", deadline=deadline)["pid"])
+        if running is not None and _may_steer(running[0]):
+            from assetd import deployment
+
+            pid = int(connection.ask("status", deadline=deadline)["pid"])
+            deployment.steer(*running, "stop")
+        else:
+            pid = int(connection.ask("stop", deadline=deadline)["pid"])
         # It ends after it has answered; it has hung up on us by then.
         with contextlib.suppress(NotRunningError):
             connection.receive(time.monotonic() + 10.0)
@@ -206,37 +220,73 @@ def _stop(arguments: argparse.Namespace) -> int:
             raise DeadlineError(f"assetd (pid {pid}) was told to stop and has not ended yet")
         time.sleep(0.005)
     print(f"assetd stopped (pid {pid})", file=sys.stderr)
+    if running is not None:
+        _say_it_comes_back(running[0])
     return command.OK
 
 
-def _restart(arguments: argparse.Namespace) -> int:
-    import shlex
-    import subprocess
+def _stop_waiting(arguments: argparse.Namespace) -> bool:
+    """Stop a service that fails again and again, and is between two attempts."""
+    from assetd import deployment, service
 
-    holder = client.holder(command.folders(arguments)[1])
-    service = None if holder is None else _service_of(holder.pid)
-    if service is not None:
+    unit = service.installed(command.folders(arguments)[0], os.environ)
+    if unit is None or not deployment.is_up(unit):
+        return False
+    deployment.steer(unit.scope, unit.name, "stop")
+    _say_it_comes_back(unit.scope)
+    return True
+
+
+def _say_it_comes_back(scope: "Scope") -> None:
+    when = "when you log in" if scope.value == "user" else "with the machine"
+    command.say(f"it starts again {when}, unless `assetd service uninstall` takes it away")
+
+
+def _restart(arguments: argparse.Namespace) -> int:
+    from assetd import deployment, service
+
+    project, state_dir = command.folders(arguments)
+    holder = client.holder(state_dir)
+    running = _service(holder)
+    # A configuration that is refused must not cost the daemon that runs.
+    owner = os.stat(state_dir).st_uid if running is not None else os.geteuid()
+    if owner != os.geteuid():
+        deployment.check_as(words.user(owner), command.config_file(arguments))
+    elif holder is not None or service.installed(project, os.environ) is None:
+        _load(arguments)
+    if running is not None:
         # Its manager would take our end for a failure, or never know of the new one.
-        argv = ["systemctl", *service]
-        print(f"assetd runs as a service: {shlex.join(argv)}", file=sys.stderr)
-        return subprocess.run(argv, check=False).returncode
-    _load(arguments)  # a configuration that is refused must not cost the daemon that runs
+        return _have(arguments, "restart", *running)
     with contextlib.suppress(NotRunningError):
         _stop(arguments)
     return _start(arguments)
 
 
-def _service_of(pid: int) -> tuple[str, ...] | None:
-    """The words that restart the service that *pid* runs as; None if it is none."""
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            service = command.service_of(file.read())
-    except OSError:
-        return None
-    if service is None or not service[0].startswith("assetd"):
-        return None
-    unit, is_users = service
-    return ("--user", "restart", unit) if is_users else ("restart", unit)
+def _have(arguments: argparse.Namespace, verb: str, scope: "Scope", name: str) -> int:
+    """Have the service manager do what would otherwise be ours, and say how it goes."""
+    from assetd import deployment, service
+
+    if arguments.workers is not None or arguments.log_format != "auto":
+        command.say("the service has its own settings: -j and --log-format are not used")
+    deployment.steer(scope, name, verb)
+    with contextlib.closing(command.connect(arguments)) as door:
+        status = door.ask("status", deadline=time.monotonic() + command.ANSWER_SECONDS)
+    print(f"assetd is running (pid {status['pid']}); log: {service.journal(scope, name)}")
+    _say_how_it_goes(status)
+    return command.OK
+
+
+def _service(holder: client.Holder | None) -> "tuple[Scope, str] | None":
+    """The service that holds the project, as the service manager knows it; None if none does."""
+    from assetd import service, systemd
+
+    found = None if holder is None else systemd.own_service(holder.pid)
+    return None if found is None else (service.Scope.of(is_users=found[1]), found[0])
+
+
+def _may_steer(scope: "Scope") -> bool:
+    """Whether the service manager will obey, without asking for a password."""
+    return scope.value == "user" or os.geteuid() == 0
 
 
 def _is_alive(pid: int) -> bool:

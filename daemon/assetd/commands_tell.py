@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import shlex
 import sys
 import time
 from typing import BinaryIO, Final
@@ -52,7 +51,7 @@ def _metrics(arguments: argparse.Namespace) -> int:
 def _logs(arguments: argparse.Namespace) -> int:
     from assetd import logfile
 
-    _, state_dir = command.folders(arguments)
+    project, state_dir = command.folders(arguments)
     path = logfile.path_in(state_dir)
     elsewhere = _elsewhere(arguments, path)
     if elsewhere is not None:
@@ -60,6 +59,12 @@ def _logs(arguments: argparse.Namespace) -> int:
     try:
         lines, fd, end = logfile.last_lines(path, arguments.lines)
     except FileNotFoundError:
+        from assetd import service
+
+        unit = service.installed(project, os.environ)
+        if unit is not None:
+            ask = service.journal(unit.scope, unit.name)
+            raise UsageError(f"assetd is a service here: `{ask}` shows its log") from None
         raise UsageError(
             "nothing was logged here yet: `assetd start` runs assetd in the background, with a log"
         ) from None
@@ -112,8 +117,10 @@ def journal_command(cgroups: str) -> str | None:
     Args:
         cgroups: As in `/proc/PID/cgroup`.
     """
-    service = command.service_of(cgroups)
-    if service is None:
+    from assetd import service, systemd
+
+    found = systemd.service_of(cgroups)
+    if found is None:
         return None
-    unit, is_users = service
-    return f"journalctl {'--user ' if is_users else ''}-u {shlex.quote(unit)} -f"
+    name, is_users = found
+    return f"{service.journal(service.Scope.of(is_users=is_users), name)} -f"

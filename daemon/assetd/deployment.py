@@ -11,6 +11,8 @@ import pwd
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,8 +21,12 @@ from assetd.errors import AlreadyRunningError, AssetdError, NotRunningError, Usa
 from assetd.service import Scope, Unit, Written
 
 SCHEMA: Final = 1
+LINES_SHOWN: Final = 8
+"""Of what a service said before it failed."""
 OWN_USER: Final = "assetd"
 """Who a service of the system runs as, where the project belongs to root."""
+NOBODY: Final = 65_534
+"""As whom assetd is tried before its own user is there."""
 SYSTEM_DATA: Final = "/var/lib"
 """The service of the system looks for Node packages below it, as `assetd@.service` says."""
 
@@ -67,7 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace, scope: Scope) -> int:
-    config = command.load(arguments).config
+    # Without its plugins: who writes them is not to run code as root.
+    config = (
+        command.configuration(arguments)
+        if scope is Scope.SYSTEM
+        else command.load(arguments).config
+    )
     unit = service.unit(scope, config.project, os.environ)
     told = _Told(unit)
     systemd = _reach(scope)
@@ -96,9 +107,14 @@ def _install(arguments: argparse.Namespace, scope: Scope) -> int:
             f"another assetd holds this project (pid {holder}), and the service could not start: "
             "`assetd stop`, then install it again"
         )
+    # Whatever is refused is refused before anything is done.
     if made_for is not None:
-        _make_user(told, made_for, may_create=arguments.run_as is None)
-        _check_user_can_run(made_for)
+        creates = not _is_user(made_for, may_create=arguments.run_as is None)
+        check_as(made_for, config.file)
+        _check_owner((config.out_dir, config.state_dir), made_for, creates=creates)
+        told.user = made_for
+        if creates:
+            _make_user(told, made_for)
     for folder in (config.out_dir, config.state_dir):
         _hand_over(told, folder, made_for)
     told.files = service.write(unit, settings)
@@ -145,6 +161,9 @@ def _uninstall(arguments: argparse.Namespace, scope: Scope) -> int:
     if _show(unit, "ActiveState") == "failed":
         _systemctl(told, "reset-failed", unit.name, check=False)
     _print(arguments, told, "uninstalled")
+    command.say("outputs and state stay: `assetd clean` removes them")
+    if unit.file in told.files and scope is Scope.SYSTEM and _is_made(OWN_USER):
+        command.say(f"so does the user {OWN_USER}: `userdel {OWN_USER}` removes it")
     return command.OK
 
 
@@ -159,9 +178,7 @@ def _print(arguments: argparse.Namespace, told: _Told, state: str) -> None:
     lines += [f"  {path}: made" for path in told.folders]
     lines += [f"  $ {each}" for each in told.commands]
     if state not in {"uninstalled", "was not installed"}:
-        flag = "--user " if told.unit.scope is Scope.USER else ""
-        name = shlex.quote(told.unit.name)
-        lines.append(f"  its log: journalctl {flag}-u {name}")
+        lines.append(f"  its log: {service.journal(told.unit.scope, told.unit.name)}")
     print("\n".join(words.printable(line) for line in lines))
 
 
@@ -172,13 +189,18 @@ def _words(scope: Scope, *words: str) -> list[str]:
     return ["systemctl", *(["--user"] if scope is Scope.USER else []), *words]
 
 
-def _reach(scope: Scope) -> int:
+def _reach(
+    scope: Scope, without: str = "`assetd start` runs it in the background without one"
+) -> int:
     """The version of the service manager, which answers.
+
+    Args:
+        scope: Whose.
+        without: What to do where there is none.
 
     Raises:
         UsageError: There is none, or it does not answer; the text says what to do.
     """
-    without = "`assetd start` runs it in the background without a service manager"
     try:
         asked = subprocess.run(
             ["systemctl", "--version"], capture_output=True, text=True, check=False
@@ -193,7 +215,7 @@ def _reach(scope: Scope) -> int:
     why = " ".join(reached.stderr.split()).rstrip(".")
     if scope is Scope.SYSTEM:
         raise UsageError(f"systemd does not answer ({why}): {without}")
-    name = _name(os.geteuid())
+    name = words.user(os.geteuid())
     raise UsageError(
         f"your own systemd does not answer ({why}): log in as {name} itself, not through su or "
         f"sudo; where nobody logs in, `loginctl enable-linger {name}` as root starts it; "
@@ -206,25 +228,66 @@ def _systemctl(told: _Told, *words: str, check: bool = True) -> None:
     scope, name = told.unit.scope, told.unit.name
     line = _words(scope, *words)
     told.commands.append(shlex.join(line))
+    began = time.time()
     done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # noqa: PLW1510 - judged below
     if check and done.returncode != 0:
-        flag = "--user " if scope is Scope.USER else ""
-        raise AssetdError(
-            f"`{shlex.join(line)}` failed: {' '.join(done.stderr.split())}\n"
-            f"what assetd said: `journalctl {flag}-e -u {shlex.quote(name)}`; "
+        said = _said(scope, name, began) or [" ".join(done.stderr.split())]
+        more = (
+            f"`{service.journal(scope, name)} -e` has its log; "
             "`assetd service uninstall` takes the service away again"
         )
+        raise AssetdError("\n".join([f"`{shlex.join(line)}` failed:", *said, more]))
 
 
-def _show(unit: Unit, name: str) -> str:
-    """One property of the unit, as the service manager has it."""
-    shown = subprocess.run(
-        _words(unit.scope, "show", "--property", name, "--value", unit.name),
+def _said(scope: Scope, name: str, since: float) -> list[str]:
+    """What was wrong with a unit since then, as far as we may read the journal."""
+    if scope is Scope.SYSTEM:  # what a process says with its last breath is still on its way
+        subprocess.run(["journalctl", "--sync"], capture_output=True, check=False)
+    asked = subprocess.run(
+        [*shlex.split(service.journal(scope, name)), f"--since=@{int(since)}", "--priority=warning",
+         "--output=cat", "--no-pager", "--quiet"],
         capture_output=True,
         text=True,
         check=False,
-    )
-    return shown.stdout.strip()
+    )  # fmt: skip
+    # That it failed is known.
+    known = (f"{name}: Failed with result", "Failed to start ")
+    lines = [line for line in asked.stdout.splitlines() if not line.startswith(known)]
+    return [line.removeprefix("assetd: ") for line in lines][-LINES_SHOWN:]
+
+
+def steer(scope: Scope, name: str, verb: str) -> None:
+    """Have the service manager start, stop or restart a unit; people see the command.
+
+    Raises:
+        AssetdError: It does not; the text says why.
+    """
+    _reach(scope, "`assetd run` runs it in the foreground")
+    line = _words(scope, verb, name)
+    print(f"assetd is a service here: {shlex.join(line)}", file=sys.stderr)
+    if verb == "start":  # which is refused to a unit that has failed too often
+        forget = _words(scope, "reset-failed", "--no-ask-password", name)
+        subprocess.run(forget, capture_output=True, check=False)
+    began = time.time()
+    if subprocess.run(line, check=False).returncode == 0:  # it may ask for a password
+        return
+    if scope is Scope.SYSTEM and os.geteuid() != 0:
+        raise AssetdError(f"`sudo {shlex.join(line)}` may do it")
+    more = f"`{service.journal(scope, name)} -e` has its log"
+    raise AssetdError("\n".join([*_said(scope, name, began), more]))
+
+
+def is_up(unit: Unit) -> bool:
+    """Whether the unit runs, or is about to."""
+    return _show(unit, "ActiveState") in {"active", "activating", "reloading"}
+
+
+def _show(unit: Unit, name: str) -> str:
+    """One property of the unit, as the service manager has it; empty if it does not answer."""
+    line = _words(unit.scope, "show", "--property", name, "--value", unit.name)
+    with contextlib.suppress(OSError):
+        return subprocess.run(line, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 def _holder(arguments: argparse.Namespace) -> int | None:
@@ -238,7 +301,7 @@ def _holder(arguments: argparse.Namespace) -> int | None:
 
 
 def _lingers() -> bool:
-    return os.path.exists(f"/var/lib/systemd/linger/{_name(os.geteuid())}")
+    return os.path.exists(f"/var/lib/systemd/linger/{words.user(os.geteuid())}")
 
 
 # -- the machine ------------------------------------------------------------------------------
@@ -258,72 +321,145 @@ def _python_folders() -> tuple[str, ...]:
     return tuple(dict.fromkeys((sys.prefix, sys.base_prefix, os.path.dirname(__file__))))
 
 
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def _user(asked: str | None, project: str) -> str:
     """Who a service of the system runs as."""
     if asked is not None:
         return asked
     owner = os.stat(project).st_uid
-    return OWN_USER if owner == 0 else _name(owner)
+    return OWN_USER if owner == 0 else words.user(owner)
 
 
-def _make_user(told: _Told, name: str, *, may_create: bool) -> None:
-    """See that the user is there."""
-    told.user = name
+def _is_made(name: str) -> bool:
     with contextlib.suppress(KeyError):
         pwd.getpwnam(name)
-        return
-    if not may_create or name != OWN_USER:
-        raise UsageError(f"there is no user {name!r}: `useradd --system {name}` makes one")
-    line = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise AssetdError(f"`{shlex.join(line)}` failed: {' '.join(done.stderr.split())}")
-    told.commands.append(shlex.join(line))
+        return True
+    return False
 
 
-def _check_user_can_run(name: str) -> None:
-    """Run assetd as the service will: a Python in root's home is for root alone.
+def _is_user(name: str, *, may_create: bool) -> bool:
+    """Whether there is such a user; if not, it is to be made.
 
     Raises:
-        UsageError: It cannot; the text says where to install assetd.
+        UsageError: There is none, and it is not for us to make it.
     """
-    entry = pwd.getpwnam(name)
+    if _is_made(name):
+        return True
+    if name.startswith("#"):
+        raise UsageError(
+            f"the project belongs to user {name[1:]}, who has no name on this machine: "
+            "choose who the service runs as with --run-as"
+        )
+    if not may_create or name != OWN_USER:
+        raise UsageError(f"there is no user {name!r}: `useradd --system {name}` makes one")
+    return False
+
+
+def _make_user(told: _Told, name: str) -> None:
+    done = _run_useradd(name)
+    if done.returncode != 0:
+        raise AssetdError(f"`{_useradd(name)}` failed: {' '.join(done.stderr.split())}")
+    told.commands.append(_useradd(name))
+
+
+def _run_useradd(name: str) -> subprocess.CompletedProcess[str]:
+    # After `su` without a dash /usr/sbin, where it is, is not in the PATH.
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "assetd", "--version"],
-            user=entry.pw_uid,
-            group=entry.pw_gid,
-            extra_groups=[],
-            cwd="/",
+        return subprocess.run(
+            shlex.split(_useradd(name)),
+            env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
             check=False,
         )
-        why = done.stderr.strip().rpartition("\n")[2] if done.returncode else None
     except OSError as error:
-        why = error.strerror
-    if why is not None:
-        raise UsageError(
-            f"{name}, who the service runs as, cannot run {sys.executable} -m assetd ({why}): "
-            "install assetd where everybody may read it, in a virtual environment below /opt, "
-            "say; or choose another user with --run-as"
+        raise AssetdError(f"`{_useradd(name)}` failed: {error.strerror}") from error
+
+
+def _useradd(name: str) -> str:
+    return f"useradd --system --no-create-home --shell /usr/sbin/nologin {shlex.quote(name)}"
+
+
+def check_as(name: str, file: str) -> None:
+    """See whether assetd runs as user *name*, and takes the configuration *file*.
+
+    As that user, as the service will: a Python in root's home is for root alone, so may the
+    project be, and plugins of its owner are not to run as root.
+
+    Args:
+        name: Need not be there yet: then anybody has to be able to do it.
+        file: Absolute.
+
+    Raises:
+        UsageError: It does not; the text says what to do.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+        uid, gid, home = entry.pw_uid, entry.pw_gid, entry.pw_dir
+        groups = os.getgrouplist(name, gid)
+    except KeyError:
+        uid, gid, home, groups = NOBODY, NOBODY, "/", []
+    kept = {each: os.environ[each] for each in ("LANG", "LC_ALL") if each in os.environ}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "assetd", "config", "--json", "--config", file],
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+            cwd="/",
+            env={**kept, "HOME": home, "USER": name, **dict(_environment(Scope.SYSTEM))},
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        code, said = done.returncode, done.stderr.strip()
+    except OSError as error:
+        code, said = 1, str(error.strerror)
+    lines = [line.removeprefix("assetd: ") for line in said.splitlines()]
+    if code == command.MISCONFIGURED:
+        raise UsageError("\n".join([f"{name}, who the service runs as, is refused:", *lines]))
+    if code != command.OK:
+        raise UsageError(
+            f"{name}, who the service runs as, cannot run {sys.executable} -m assetd "
+            f"({lines[-1] if lines else f'it ends with {code}'}): install assetd where everybody "
+            "may read it, in a virtual environment below /opt, say; or choose another user with "
+            "--run-as"
+        )
+    for line in lines:  # what deserves a warning
+        command.say(line)
+
+
+def _check_owner(folders: Sequence[str], name: str, *, creates: bool) -> None:
+    """See whether the folders that the service writes to are its user's, as far as they exist.
+
+    Raises:
+        UsageError: They are not; the text says how to change that.
+    """
+    uid = None if creates else pwd.getpwnam(name).pw_uid
+    foreign = {
+        folder: owner
+        for folder in folders
+        if os.path.isdir(folder) and (owner := os.stat(folder).st_uid) != uid
+    }
+    if not foreign or uid == 0:
+        return
+    whose = " and ".join(
+        f"{folder} belongs to {words.user(owner)}" for folder, owner in foreign.items()
+    )
+    give = f"chown -R {shlex.quote(name)} {shlex.join(foreign)}"
+    raise UsageError(
+        f"{whose}, and the service runs as {name}: "
+        f"`{f'{_useradd(name)} && ' if creates else ''}{give}` hands over what is there, "
+        "--run-as chooses another user"
+    )
 
 
 def _hand_over(told: _Told, folder: str, name: str | None) -> None:
-    """See that a folder is there, and that the service's user may write to it.
+    """See that a folder is there; a new one is the service's user's.
 
     Raises:
-        UsageError: It belongs to somebody else; the text says how to change that.
+        UsageError: It cannot be made.
     """
-    uid = os.geteuid() if name is None else pwd.getpwnam(name).pw_uid
     try:
         fresh = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)
@@ -332,15 +468,10 @@ def _hand_over(told: _Told, folder: str, name: str | None) -> None:
         try:
             if fresh:
                 told.folders.append(folder)
-                if uid != os.geteuid():
-                    os.fchown(fd, uid, -1)
-            owner = os.fstat(fd).st_uid
+                if name is not None:
+                    entry = pwd.getpwnam(name)
+                    os.fchown(fd, entry.pw_uid, entry.pw_gid)
         finally:
             os.close(fd)
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
-    if name is not None and uid not in {owner, 0}:
-        raise UsageError(
-            f"{folder} belongs to {_name(owner)}, and the service runs as {name}: "
-            f"`chown -R {name} {shlex.quote(folder)}`, or choose another user with --run-as"
-        )

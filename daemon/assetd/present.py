@@ -93,7 +93,9 @@ def _headline(status: Facts, paint: _Paint) -> str:
     if "uptime_s" not in status:  # it has the project, and does not answer yet
         return f"assetd is {paint(style, state)} at {project} (pid {status['pid']})"
     up = words.duration(status["uptime_s"])
-    return f"assetd is {paint(style, state)} at {project}, up for {up} (pid {status['pid']})"
+    service = f", {printable(status['service'])}" if status.get("service") else ""
+    who = f"pid {status['pid']}{service}"
+    return f"assetd is {paint(style, state)} at {project}, up for {up} ({who})"
 
 
 def _holdings(status: Facts) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from assetd import __version__, history
+from assetd import __version__, history, systemd
 from assetd.engine import Engine, Order
 from assetd.model import Batch, EntryState, Reason, Source
 
@@ -20,6 +20,7 @@ def status(engine: Engine) -> dict[str, Any]:
     counts = engine.standing.counts
     suspects, waiting, running = engine.queue()
     watcher = engine.lookout.watcher
+    service = systemd.own_service()
     by_mount = {
         m: sum(n for (mount, _), n in counts.items() if mount == m) for m in engine.layout.mounts
     }
@@ -27,6 +28,7 @@ def status(engine: Engine) -> dict[str, Any]:
         "schema": SCHEMA,
         "state": engine.state.value,
         "pid": os.getpid(),
+        "service": None if service is None else service[0],
         "version": __version__,
         "project": config.project,
         "uptime_s": round(time.monotonic() - engine.started, 1),

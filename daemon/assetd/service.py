@@ -10,6 +10,7 @@ people change with `systemctl edit` is in a third file that we never touch.
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,6 +36,11 @@ class Scope(StrEnum):
 
     USER = "user"
     SYSTEM = "system"
+
+    @staticmethod
+    def of(*, is_users: bool) -> "Scope":
+        """That of a user's service, or of the machine's."""
+        return Scope.USER if is_users else Scope.SYSTEM
 
     @property
     def template(self) -> str:
@@ -216,6 +222,21 @@ def is_installed(unit: Unit) -> bool:
     return os.path.lexists(unit.drop_in) or (
         unit.scope is Scope.USER and os.path.lexists(unit.file)
     )
+
+
+def installed(project: str, environment: Mapping[str, str]) -> Unit | None:
+    """The unit that is installed for the project in folder *project*, your own first."""
+    for scope in Scope:
+        with contextlib.suppress(UsageError):  # too long a path for any
+            found = unit(scope, project, environment)
+            if is_installed(found):
+                return found
+    return None
+
+
+def journal(scope: Scope, name: str) -> str:
+    """The command that shows the log of a unit."""
+    return f"journalctl {'--user ' if scope is Scope.USER else ''}-u {shlex.quote(name)}"
 
 
 def version(text: str) -> int:

@@ -1,13 +1,36 @@
 """The service manager's end: `sd_notify` as datagrams.  Does nothing where there is none.
 
-Knows signs of life and when they are due; what the daemon does meanwhile is told to it.
+Knows signs of life and when they are due, and which service a process is; what the daemon does
+meanwhile is told to it.
 """
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Hashable
+
+
+def service_of(cgroups: str) -> tuple[str, bool] | None:
+    """The service unit that a process runs as, and whether it is a user's; None if it is none.
+
+    Args:
+        cgroups: As in `/proc/PID/cgroup`.
+    """
+    services = re.findall(r"([^/\n]+\.service)(?=/|$)", cgroups, re.MULTILINE)
+    own = [name for name in services if not name.startswith("user@")]
+    return (own[-1], len(own) < len(services)) if own else None
+
+
+def own_service(pid: int | str = "self") -> tuple[str, bool] | None:
+    """The same of a process, if the service is assetd's and not, say, the terminal's."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            found = service_of(file.read())
+    except OSError:
+        return None
+    return found if found is not None and found[0].startswith("assetd") else None
 
 
 class Notifier:
