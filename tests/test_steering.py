@@ -94,6 +94,20 @@ def test_a_paused_daemon_notes_changes_and_builds_nothing(site: Site, daemon: Da
     assert site.output("robots.txt") == "later\n"
 
 
+def test_a_pause_counts_for_no_save_s_latency(site: Site, daemon: Daemon) -> None:
+    """A rebase that took ten minutes made the slowest save take ten minutes."""
+    site.run("pause", check=True)
+    site.write("assets/robots.txt", "later\n")
+    wait_for(lambda: daemon.status()["queue"]["suspects"], "the change to be noted")
+    paused = time.monotonic()
+    assert site.run("sync", "--timeout", "1s").returncode == 124
+    site.run("resume", check=True)
+    assert daemon.sync() == []
+    latency = facts(site, "status")["latency_ms"]
+    assert latency["samples"] == 1
+    assert latency["p99"] < 1000 * (time.monotonic() - paused - 1.0)
+
+
 def test_a_daemon_that_is_paused_ends_all_the_same(site: Site, daemon: Daemon) -> None:
     """And the next one is not paused, and builds what was left."""
     site.run("pause", check=True)

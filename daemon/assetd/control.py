@@ -262,8 +262,11 @@ class Control:
                     raise _RefusedError('expected "events": [name…]')
                 self._answer(each, {})
                 each.events = frozenset(names)
-            case "pause" | "resume" as verb:
-                engine.paused = verb == "pause"
+            case "pause":
+                engine.pause()
+                self._answer(each, report.status(engine))
+            case "resume":
+                engine.resume()
                 self._answer(each, report.status(engine))
             case "reload":
                 engine.reload(

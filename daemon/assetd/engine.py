@@ -258,6 +258,8 @@ class Engine:
         """Why nothing can be recorded at the moment: the disk is full, say."""
         self.hearers: list[Hear] = []
 
+        self._went_on = 0.0
+        """When the latest pause ended, by the monotonic clock."""
         self._watching = watching
         self._workers = workers
         self._no_delete = no_delete
@@ -496,6 +498,16 @@ class Engine:
         self.lookout.reload_at = time.monotonic()
         if on_done is not None:
             self._reloaders.append(on_done)
+
+    def pause(self) -> None:
+        """Begin nothing new until `resume`."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on with what was noted meanwhile."""
+        if self.paused:
+            self.paused = False
+            self._went_on = time.monotonic()
 
     def rescan(self) -> None:
         """Look at everything again."""
@@ -986,7 +998,8 @@ class Engine:
                 self._await(self.layout.place(source))
         now = time.monotonic()
         serial = min(each.serial for each in suspects.values())
-        noted = min(each.noted for each in suspects.values())
+        # How long somebody else made it wait says nothing of how quick we are.
+        noted = max(self._went_on, min(each.noted for each in suspects.values()))
         for source in decided.deferred:
             each = suspects.get(source) or _Suspicion(serial, lane, now)
             self._defer(source, each)
