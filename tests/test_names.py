@@ -398,6 +398,35 @@ def test_what_is_no_regular_file_is_no_part_either(site: Site, kind: str) -> Non
         assert site.output("all.js") == "text"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_tool_waits_for_what_is_no_regular_file(site: Site, tools: Path, kind: str) -> None:
+    """Node opens a FIFO and waits for ever, and reads a device until there is no memory left."""
+    site.write(
+        "assetd.yml",
+        "mounts: [assets]\nworkers: 1\nprocessors: [sass, less, esbuild, copy]\n"
+        "ignore: [x.js, '_q.*']\nsass: {engine: dart}\nesbuild: {bundle: true, entries: [d.ts]}\n",
+    )
+    parts = {"_p.scss": "$c: d;", "_q.less": "@c: d;", "x.js": "console.log(1)"}
+    for part in parts:
+        make(site.root / "assets" / part, kind)
+    site.write("assets/a.scss", "@import 'p'; a { b: $c }")
+    site.write("assets/b.less", "@import '_q'; a { b: @c }")
+    site.write("assets/c.less", "@import (inline) '_q.less';")
+    site.write("assets/d.ts", "import './x.js'")
+    site.write("assets/fine.txt", "fine")
+    with site.daemon() as daemon:
+        errors = daemon.sync()
+        assert {e["source"] for e in errors} == {"a.scss", "b.less", "c.less", "d.ts"}
+        assert {e["processor"] for e in errors} == {"sass", "less", "esbuild"}
+        assert site.output("fine.txt") == "fine"
+        assert daemon.status()["workers"][0]["restarts"] == 0
+        for name, text in parts.items():
+            site.remove(f"assets/{name}")
+            site.write(f"assets/{name}", text)
+        assert daemon.sync() == []
+        assert "b: d" in (site.output("b.css") or "")
+
+
 # -- times -------------------------------------------------------------------------------------
 
 TIMES = (0, 1, -1, -(10**9), -(10**18), 4 * 10**18, 2**62)
@@ -461,3 +490,30 @@ def test_a_time_that_jumps_back_and_forth_rebuilds_nothing(site: Site) -> None:
     with site.daemon() as daemon:
         daemon.sync()
         assert daemon.status()["last_batch"]["id"] == batch
+
+
+def test_a_forged_file_is_found(site: Site) -> None:
+    """As large as before, with the time that it had: the time of its change tells."""
+    site.write("assets/a.txt", "one")
+    site.write("assets/_p.scss", "$c: one;")
+    site.write("assets/a.scss", "@import 'p'; a { b: $c }")
+    with site.daemon() as daemon:
+        for word in ("two", "six"):
+            for name in ("a.txt", "_p.scss"):
+                path = site.root / "assets" / name
+                before = path.stat()
+                path.write_text(path.read_text().replace("one", word).replace("two", word))
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+                after = path.stat()
+                assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+            assert daemon.sync() == []
+            assert site.output("a.txt") == word
+            assert word in (site.output("a.css") or "")
+        daemon.kill()
+    path = site.root / "assets/a.txt"
+    before = path.stat()
+    path.write_text("ten")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with site.daemon() as daemon:
+        assert daemon.sync() == []
+        assert site.output("a.txt") == "ten"

@@ -202,6 +202,47 @@ def test_a_dependency_outside_all_mounts_is_watched(site: Site, backend: str) ->
         assert "four" in (site.output("site.css") or "")
 
 
+@pytest.mark.parametrize("backend", ["inotify", "polling"])
+def test_a_dependency_that_is_ignored_as_a_source_is_watched(site: Site, backend: str) -> None:
+    """A file, or a folder of a mount that is not scanned: whoever depends on it hears of it."""
+    site.write(
+        "assetd.yml",
+        PLAIN
+        + "ignore: [lib, part.txt, '*.inc']\n"
+        + f"watch: {{backend: {backend}, interval: 50ms}}\n",
+    )
+    site.write("assets/site.scss", "@import 'lib/deep/vars'; a { b: $c }")
+    site.write("assets/all.txt.concat", "files: [part.txt, 'lib/**/*.txt', '*.inc']")
+    for turn in range(2):
+        site.write("assets/lib/deep/_vars.scss", "$c: zero;")
+        site.write("assets/part.txt", "zero")
+        with site.daemon() as daemon:
+            assert daemon.sync() == []
+            for value in ("one", "two"):
+                site.write("assets/lib/deep/_vars.scss", f"$c: {value};")
+                site.write("assets/part.txt", value)
+                assert daemon.sync() == []
+                assert value in (site.output("site.css") or "")
+                assert value in (site.output("all.txt") or "")
+            site.write("assets/lib/new/er/b.txt", "a new part")
+            site.write("assets/c.inc", "another one")
+            assert daemon.sync() == []
+            assert "a new part" in (site.output("all.txt") or "")
+            assert "another one" in (site.output("all.txt") or "")
+            (site.root / "assets/lib").rename(site.root / f"away{turn}")
+            assert {e["source"] for e in daemon.sync()} == {"site.scss"}
+            (site.root / f"away{turn}").rename(site.root / "assets/lib")
+            assert daemon.sync() == []
+            site.write("assets/lib/deep/_vars.scss", "$c: three;")
+            assert daemon.sync() == []
+            assert "three" in (site.output("site.css") or "")
+            site.remove("assets/lib")
+            site.remove("assets/c.inc")
+            assert {e["source"] for e in daemon.sync()} == {"site.scss"}
+            assert site.output("all.txt") == "two"
+            assert set(site.outputs()) == {"site.css", "all.txt"}
+
+
 def test_a_glob_outside_all_mounts_hears_of_folders_at_any_depth(site: Site) -> None:
     """No mount's scan watches them, so whoever depends on the pattern has them watched."""
     site.write("assets/app.js.concat", "files: ['../vendor/**/*.js']\n")

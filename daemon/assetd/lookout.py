@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -188,11 +189,16 @@ class Lookout:
             wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir)}
             folders = self._record.folders_of_files()
         for folder in folders:
-            if not any(places.is_below(folder, m.place) for m in config.mounts):
-                path = places.path(folder, config.project)
+            path = places.path(folder, config.project)
+            if not self._is_scanned(folder):
                 wanted.add(path)
-                if self._record.globs and any("/" in g for g, _ in self._record.globs_at(folder)):
-                    wanted.update(where for where, _, _ in os.walk(path))
+            if self._record.globs and any("/" in g for g, _ in self._record.globs_at(folder)):
+                for where, below, _ in os.walk(path):
+                    # What we write ourselves must not be news, and git writes all the time.
+                    ours = {config.out_dir, config.state_dir}
+                    below[:] = [n for n in below if n != ".git" and f"{where}/{n}" not in ours]
+                    if not self._is_scanned(places.of(where, config.project)):
+                        wanted.add(where)
         for path in list(wanted):
             # A folder on the way that is moved takes ours along, and ours hears nothing.
             above = path
@@ -216,6 +222,16 @@ class Lookout:
                 else:
                     at = os.path.dirname(at)
         return new
+
+    def _is_scanned(self, folder: Place) -> bool:
+        """Whether it is part of a mount, and not ignored there: then the scan watches it."""
+        layout = self._layout
+        if any(folder == mount.place for mount in layout.mounts.values()):
+            return True
+        source = layout.locate(folder)
+        return source is not None and not layout.ignored(
+            layout.mounts[source.mount], source.path, is_folder=True
+        )
 
     # -- proof ----------------------------------------------------------------------------
 
@@ -377,7 +393,8 @@ class Lookout:
             return
         source = layout.locate(place)
         if source is not None:
-            if layout.ignored(layout.mounts[source.mount], source.path, is_folder=False):
+            ignored = layout.ignored(layout.mounts[source.mount], source.path, is_folder=False)
+            if ignored and not self._is_asked_for(place):
                 # Not even a sign of activity: an editor's temporary file would delay the
                 # save that it is for.
                 return
@@ -393,12 +410,28 @@ class Lookout:
             or (record.globs and any(record.globs_at(folder) for folder in places.above(place)))
         )
 
+    def _is_asked_for(self, place: Place) -> bool:
+        """Whether somebody depends on the file at *place*, which is no source."""
+        record = self._record
+        return (
+            place in self.awaited
+            or record.file(place) is not None
+            or (
+                record.globs
+                and any(
+                    fnmatchcase(place[len(folder) :].lstrip("/"), pattern.replace("**/", "*"))
+                    for folder in places.above(place)
+                    for pattern, _ in record.globs_at(folder)
+                )
+            )
+        )
+
     def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:
-        layout, record = self._layout, self._record
+        layout = self._layout
         source = layout.locate(place)
         if source is not None:
             mount = layout.mounts[source.mount]
-            if layout.ignored(mount, source.path, is_folder=True):
+            if layout.ignored(mount, source.path, is_folder=True) and not self._leads_to_any(place):
                 return
         elif seen.area is Area.NEARBY:
             config = layout.project.config
@@ -408,17 +441,21 @@ class Lookout:
                     self.watcher.drop_below(seen.path)
                 self.reload_at = now + config.settle.gap_seconds * 2
             holds_mount = any(places.is_below(m.place, place) for m in layout.mounts.values())
-            if not (
-                holds_mount
-                or any(places.is_below(target, place) for target in self.awaited)
-                or record.files_below(place)
-                or record.globs_below(place)
-                or (record.globs and any(map(record.globs_at, places.above(place))))
-            ):
+            if not (holds_mount or self._leads_to_any(place)):
                 return
         if seen.hint is Hint.GONE and self.watcher is not None:
             self.watcher.drop_below(seen.path)
         self._folders.note(place, seen.hint, now, serial)
+
+    def _leads_to_any(self, place: Place) -> bool:
+        """Whether somebody depends on anything in the folder at *place*."""
+        record = self._record
+        return bool(
+            any(places.is_below(target, place) for target in self.awaited)
+            or record.files_below(place)
+            or record.globs_below(place)
+            or (record.globs and any(map(record.globs_at, places.above(place))))
+        )
 
     # -- ripeness -------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from assetd.model import Diagnostic, Kind
 from assetd.processor import Processor, Setting
 from assetd.stamp import Looker
 from assetd.step import Desk
-from assetd_processors import tools as node_tools
 
 _LOCK = Path(__file__).parent / "npm"
 
@@ -155,13 +153,6 @@ def node_modules() -> Path:
         except OSError:
             shutil.rmtree(fresh)  # another test process was faster
     return folder / "node_modules"
-
-
-@pytest.fixture(scope="session")
-def tools() -> Path:
-    """The packages of the Node processors, installed once per lock file and machine."""
-    node_tools.install(sys.stderr)
-    return node_tools.packages()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ const { fileURLToPath } = require('url');
 const LISTENED = [
   'access', 'createReadStream', 'exists', 'lstat', 'open', 'readFile', 'stat',
 ];
+const OPENING = ['createReadStream', 'open', 'readFile'];
 const lstat = fs.lstatSync;
 const stat = fs.statSync;
 const seen = new Set();
@@ -28,9 +29,13 @@ for (const name of LISTENED) {
 function listen(owner, name) {
   const original = owner[name];
   if (typeof original !== 'function') return;
+  const opens = OPENING.some((each) => name.startsWith(each));
   const listening = function (file, ...rest) {
     if (active) add(file);
-    return original.call(this, file, ...rest);
+    // A FIFO would keep us waiting, a device might never end.  With a slash behind it the
+    // kernel refuses either, and the tool hears of that in its own way.
+    const name = active && opens && isNoFile(file) ? `${file}/` : file;
+    return original.call(this, name, ...rest);
   };
   // `promisify` and friends look for more than a function.
   owner[name] = Object.defineProperties(listening, Object.getOwnPropertyDescriptors(original));
@@ -45,6 +50,12 @@ function add(file) {
     name = name.toString();
   }
   if (typeof name === 'string') seen.add(path.resolve(name));
+}
+
+/** Whether something is there that is neither a file nor a folder. */
+function isNoFile(file) {
+  const found = typeof file === 'string' ? look(file, stat) : undefined;
+  return found !== undefined && !found.isFile() && !found.isDirectory();
 }
 
 function start(cwd, hide) {
@@ -83,7 +94,7 @@ function end() {
     if (/^\/(dev|proc|sys)\//.test(file) && !isBelow(file, project)) continue;
     const found = look(file, stat);
     if (found !== undefined) {
-      if (found.isFile()) files.add(file);
+      if (!found.isDirectory()) files.add(file);
     } else if (look(file, lstat) !== undefined || !isFarAbove(file)) {
       files.add(file);
     }
@@ -92,4 +103,4 @@ function end() {
   return [...files];
 }
 
-module.exports = { trace: { add, start, end } };
+module.exports = { trace: { add, start, end, isNoFile } };

@@ -8,6 +8,7 @@
 
 const path = require('path');
 const { lookFor, lookUp } = require('../resolution.cjs');
+const { trace } = require('../trace.cjs');
 
 const SUFFIXES = ['.tsx', '.ts', '.jsx', '.js', '.css', '.json'];
 const CONFIGURATIONS = ['tsconfig.json', 'package.json'];
@@ -26,7 +27,8 @@ module.exports = async (request, kit) => {
       });
       build.onLoad({ filter: /.*/ }, (args) => {
         kit.reads(args.path);
-        return undefined;
+        // It would wait for somebody to write to a FIFO.
+        return trace.isNoFile(args.path) ? { errors: [{ text: 'not a regular file' }] } : undefined;
       });
     },
   };
