@@ -7,6 +7,8 @@ import random
 import resource
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -439,6 +441,44 @@ def test_the_runtime_folder_of_the_session_is_used(
             assert private(path_of(daemon)) == (0o600, 0o700)
             assert daemon.status()["project"] == str(daemon.site.root)
         assert json.loads(one.run("status", "--json").stdout)["project"] == str(one.root)
+
+
+STRANGER = """
+import os, socket, sys
+fd = os.open(sys.argv[1], os.O_PATH)
+os.setresuid(65534, 65534, 65534)
+door = socket.socket(socket.AF_UNIX)
+try:
+    door.connect(f"/proc/self/fd/{fd}/{sys.argv[2]}")
+    door.sendall(b'{"do": "stop"}\\n')
+    print("answered" if door.recv(100) else "hung up on")
+except ConnectionError:
+    print("hung up on")
+except PermissionError:
+    print("kept out")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else")
+def test_another_user_is_kept_out_and_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the permissions; and if somebody has opened those, by who it is."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    site = Site(tmp_path / "site")
+
+    def stranger(daemon: Daemon) -> str:
+        folder, name = os.path.split(path_of(daemon))
+        command = [sys.executable, "-I", "-c", STRANGER, folder, name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    with site.daemon() as daemon:
+        assert stranger(daemon) == "kept out"
+        os.chmod(os.path.dirname(path_of(daemon)), 0o777)
+        assert stranger(daemon) == "kept out"
+        os.chmod(path_of(daemon), 0o666)
+        assert stranger(daemon) == "hung up on"
+        assert daemon.status()["state"] == "idle"
 
 
 def test_a_project_in_a_very_deep_folder_is_served(
