@@ -14,6 +14,7 @@ from assetd.model import Problem
 
 SIZE_LIMIT: Final = 1 << 20
 DEPTH_LIMIT: Final = 20
+_TOO_DEEP: Final = f"nested deeper than {DEPTH_LIMIT} levels"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -197,6 +198,8 @@ class Page:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             told = ", ".join(filter(None, (error.context, error.problem)))
+            if "nesting depth" in told:  # libyaml as PyYAML 6.0.4 brings it has a limit too
+                told = _TOO_DEEP
             tabs = "; indent with spaces, not with tabs" if re.search(r"\\t|\btab\b", told) else ""
             raise self.stop(None if mark is None else mark.line + 1, told + tabs) from None
         except yaml.YAMLError as error:
@@ -208,7 +211,7 @@ class Page:
 
         line = event.start_mark.line + 1
         if depth > DEPTH_LIMIT:
-            raise self.stop(line, f"nested deeper than {DEPTH_LIMIT} levels")
+            raise self.stop(line, _TOO_DEEP)
         if isinstance(event, yaml.AliasEvent):
             # Nine lines of aliases can stand for a billion values.
             self.wrong(line, f"aliases (*{event.anchor}) do not work here: write it out")

@@ -453,6 +453,7 @@ def test_an_update_of_what_a_tool_brings_along_is_one_of_the_tool(
     lock["packages"]["node_modules/acorn"]["version"] = "99.0.0"
     (tmp_path / "package-lock.json").write_text(json.dumps(lock))
     monkeypatch.setattr(node_tools, "HERE", tmp_path)
+    monkeypatch.setattr(node_tools, "_lock_entries", node_tools._lock_entries.__wrapped__)
     after = {name: node_tools._version.__wrapped__(name) for name in ("browserify", "svgo")}
     assert after["browserify"] != before["browserify"]
     assert after["svgo"] == before["svgo"]
