@@ -908,17 +908,23 @@ class Record(Reader):
     def _transaction(self) -> Iterator[None]:
         try:
             self._begin_writing()
+            remarks = self._remarks
+            if remarks and self._syncs:
+                # That we run reaches the disk before anything that we do.
+                self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                remarks, self._remarks = self._remarks, {}
                 self._db.executemany(_SET_META, [_sealed(k, _bytes(v)) for k, v in remarks.items()])
                 yield
             except BaseException:
-                self._remarks = remarks | self._remarks
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+            if remarks:
+                self._remarks = {}
+                if self._syncs:
+                    self._db.execute("PRAGMA synchronous = NORMAL")
         except _FAULTS as error:
             raise _translated(error, self.path) from error
 
