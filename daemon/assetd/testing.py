@@ -178,19 +178,19 @@ class Daemon:
         root = os.path.realpath(self.site.root)
         return client.connect(root, os.path.join(root, ".assetd"))
 
-    def ask(self, do: str, **fields: object) -> Any:
-        """One request and its answer."""
+    def ask(self, do: str, *, seconds: float = 60.0, **fields: object) -> Any:
+        """One request and its answer, which comes within so many seconds."""
         with contextlib.closing(self.connect()) as connection:
-            return connection.ask(do, deadline=time.monotonic() + 60.0, **fields)
+            return connection.ask(do, deadline=time.monotonic() + seconds, **fields)
 
     def status(self) -> dict[str, Any]:
         """What `assetd status --json` prints."""
         status: dict[str, Any] = self.ask("status")
         return status
 
-    def sync(self) -> list[dict[str, Any]]:
+    def sync(self, seconds: float = 60.0) -> list[dict[str, Any]]:
         """Wait until all that was written is built; gives what fails then."""
-        errors: list[dict[str, Any]] = self.ask("sync")["errors"]
+        errors: list[dict[str, Any]] = self.ask("sync", seconds=seconds)["errors"]
         return errors
 
     def wait_until_ready(self) -> None:
