@@ -99,6 +99,7 @@ def test_lost_events_are_made_up_for_by_a_scan(site: Site) -> None:
     for number in range(FILES):
         site.write(f"assets/{number % 9}/{number}.txt", f"{number}")
     site.write("assets/d/gone.txt", "gone")
+    site.build()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     with site.daemon() as daemon:
         with stopped(daemon):
