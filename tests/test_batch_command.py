@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -309,6 +311,69 @@ def test_a_changed_command_is_taken_while_running(site: Site) -> None:
         site.write("assets/b.txt", "c")
         daemon.sync()
     assert len(os.listdir(site.root / "told")) == 1
+
+
+# -- without a daemon ---------------------------------------------------------------------
+
+
+def test_a_build_without_a_daemon_runs_it_and_waits(site: Site) -> None:
+    """A build box has no daemon, and wants its upload; nothing done is nothing to tell."""
+    command(site, f"{COLLECT}echo uploaded\n")
+    built = site.run("build")
+    assert built.returncode == 0
+    assert built.stderr.startswith("assetd: on_batch: uploaded\n1 built in ")
+    (first,) = told(site, 1)
+    assert (first["trigger"], first["built"], first["batches"]) == ("start", ["a.txt"], 1)
+    assert site.run("build").returncode == 0
+    site.write("public/a.txt", "by hand")
+    assert site.run("verify", "--repair").returncode == 0
+    site.write("assets/b.scss", "a { b: $no }\n")
+    answer = site.build()
+    assert (answer["messages"], answer["on_batch_failed"]) == (["on_batch: uploaded"], None)
+    _, second, third = told(site, 3)
+    assert second["changed"] == ["assets/a.txt"]
+    assert third["failed"] == answer["errors"]
+    assert len(os.listdir(site.root / "told")) == 3
+
+
+def test_a_build_without_a_daemon_fails_with_it(site: Site) -> None:
+    """Nobody reads a log there; but what was built is in place."""
+    command(site, "#!/bin/sh\nprintf 'no\\033[2J route' >&2\nexit 7\n")
+    done = site.run("build")
+    assert done.returncode == 1
+    assert (
+        "assetd: on_batch: no\\x1b[2J route\nassetd: on_batch: exited with code 7\n" in done.stderr
+    )
+    assert site.output("a.txt") == "a"
+    site.write("assetd.yml", "mounts: [assets]\non_batch: [./no-such]\n")
+    site.write("assets/b.txt", "b")
+    done = site.run("build")
+    assert done.returncode == 1
+    file = os.path.join(os.path.realpath(site.root), "assetd.yml")
+    assert f'assetd: {file}:2: on_batch: "./no-such" is no program' in done.stderr
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGKILL])
+def test_it_ends_with_the_build(site: Site, number: signal.Signals | None) -> None:
+    """By its own limit, or when somebody has waited for long enough."""
+    command(site, HANG, "on_batch_timeout: 1s\n" if number is None else "")
+    build = subprocess.Popen(
+        [sys.executable, "-P", "-m", "assetd", "build"],
+        cwd=site.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with build:
+        wait_for((site.root / "child").exists, "the command")
+        child = int((site.root / "child").read_text())
+        if number is not None:
+            build.send_signal(number)
+        _, told = build.communicate(timeout=30.0)
+        wait_for(lambda: not is_alive(child), "the end of its child")
+    if number is None:
+        assert "assetd: on_batch: took longer than 1 s and was ended\n" in told
+    assert build.returncode == {None: 1, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
 
 
 # -- the desktop --------------------------------------------------------------------------

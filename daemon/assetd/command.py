@@ -338,4 +338,4 @@ def built(answer: Mapping[str, Any], arguments: argparse.Namespace) -> int:
         print(f"{words.tally(answer['batch'])}; {outputs}{fail}", file=sys.stderr)
     if unknown:
         raise UsageError("\n".join(unknown))
-    return SOMETHING_FAILS if errors else OK
+    return SOMETHING_FAILS if errors or answer.get("on_batch_failed") else OK

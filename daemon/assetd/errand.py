@@ -143,6 +143,11 @@ class Errands:
             )
         self._selector.register(pidfd, selectors.EVENT_READ, lambda _mask: self._on_end(run))
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs."""
+        return bool(self._runs)
+
     def deadline(self) -> float | None:
         """When `tick` wants to be called next, by the monotonic clock."""
         return min((run.due for run in self._runs if run.due is not None), default=None)

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any, TextIO
 
 from assetd import lock, recovery, report, words
+from assetd.batch_command import BatchCommand
 from assetd.engine import Engine, Order
+from assetd.errand import Errands
 from assetd.model import Place, Reason
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
@@ -30,9 +32,10 @@ def build(
     progress: TextIO | None = None,
     trace: Trace = OFF,
 ) -> dict[str, Any]:
-    """Bring everything up to date; returns what the daemon would answer.
+    """Bring everything up to date; returns what the daemon would answer, and what was said.
 
-    The outputs of *repair* are made again, and files in their places are replaced.
+    The outputs of *repair* are made again, and files in their places are replaced.  `on_batch`
+    is run, and waited for: nobody is left to end it.
 
     Raises:
         AlreadyRunningError: Somebody else holds the project and does not answer.
@@ -41,11 +44,22 @@ def build(
     lock.check_ours(project.config.state_dir)
     with lock.held(project.config.state_dir):
         messages: list[str] = []
+        failures: list[str] = []
+        """Of `on_batch`."""
+
+        def say(text: str) -> None:
+            messages.append(words.printable(text))
 
         def tell(event: str, *, level: str = "info", **fields: Any) -> None:
-            if level != "info" and event != "failed":
-                shown = ", ".join(f"{k}: {v}" for k, v in fields.items())
-                messages.append(words.printable(f"{event.replace('_', ' ')}: {shown}"))
+            if event == "on_batch_printed":
+                say(f"on_batch: {fields['line']}")
+            elif event == "on_batch_failed":
+                cause: str = fields["cause"]  # with the place in the configuration, or not
+                failures.append(cause)
+                say(cause if "on_batch: " in cause else f"on_batch: {cause}")
+            elif level != "info" and event != "failed":
+                shown = ", ".join(f"{name}: {value}" for name, value in fields.items())
+                say(f"{event.replace('_', ' ')}: {shown}")
 
         began = time.monotonic()
 
@@ -61,22 +75,24 @@ def build(
                     take_over=take_over,
                     trace=trace,
                 )
-            order = _run(engine, Order(tuple(paths), force), progress, repair)
-            return report.order(engine, order, time.monotonic() - began)
+            order, ended = _run(engine, Order(tuple(paths), force), progress, repair)
+            return report.order(engine, order, ended - began)
 
         try:
             told = run()
         except CorruptRecordError as error:
             recovery.give_up_record(project.config, tell, error)
             told = run()
-        return {**told, "messages": messages}
+        return {**told, "messages": messages, "on_batch_failed": next(iter(failures), None)}
 
 
 def _run(
     engine: Engine, order: Order, progress: TextIO | None, repair: Sequence[str] = ()
-) -> Order:
-    """Turn until *order* is done, and stop."""
+) -> tuple[Order, float]:
+    """Turn until *order* is done, and so is what comes after it; gives when it was."""
     bar: _Bar | None = None
+    errands = Errands(engine.selector)
+    engine.hearers.append(BatchCommand(engine, errands).hear)
     try:
         done: list[Order] = []
         if repair:
@@ -85,14 +101,29 @@ def _run(
         if progress is not None:
             bar = _Bar(engine, progress)
         while not done:
-            engine.turn(None if bar is None else _REFRESH_SECONDS)
+            _turn(engine, errands, None if bar is None else _REFRESH_SECONDS)
             if bar is not None:
                 bar.draw()
-        return order
+        ended = time.monotonic()
+        if bar is not None:
+            bar.clear()
+        while errands.busy:
+            _turn(engine, errands, None)
+        return order, ended
     finally:
         if bar is not None:
             bar.clear()
+        errands.stop()
         engine.stop()
+
+
+def _turn(engine: Engine, errands: Errands, timeout: float | None) -> None:
+    due = errands.deadline()
+    if due is not None:
+        left = max(0.0, due - time.monotonic())
+        timeout = left if timeout is None else min(timeout, left)
+    engine.turn(timeout)
+    errands.tick()
 
 
 def dry_run(
