@@ -1,6 +1,7 @@
 """The record: what went in comes out, a commit costs what changed, damage costs nothing else."""
 
 import contextlib
+import json
 import os
 import random
 import sqlite3
@@ -371,6 +372,42 @@ def test_a_record_of_a_newer_assetd_is_refused_and_left_alone(tmp_path: Path) ->
         assert done.stderr.count("\n") == 1
         assert "was made by a newer assetd (schema 99, ours is 2): use that one" in done.stderr
     assert path.read_bytes() == before
+
+
+def test_a_record_of_an_older_assetd_is_no_trouble(tmp_path: Path) -> None:
+    """Everybody says what comes of it, nobody that it is damaged."""
+    site = small_site(tmp_path / "site")
+    site.build()
+    before = identities(site)
+    path = site.root / ".assetd/record.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+        db.execute("DROP TABLE batches")
+    db.close()
+    told = f"{path} was made by an older assetd (schema 1, ours is 2): the next build makes it anew"
+    done = site.run("status")
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[:3] == [
+        f"assetd is stopped at {site.root}",
+        "",
+        f"{told}, and leaves outputs that are right as they are",
+    ]
+    status = json.loads(site.run("status", "--json").stdout)
+    assert "trouble" not in status
+    assert status["outdated"].startswith(told)
+    for command in ("errors", "list", "verify"):
+        done = site.run(command)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"assetd: {told}")
+    for command in ("doctor", "clean"):
+        said = site.run(command, *(["--dry-run"] if command == "clean" else []))
+        assert "damaged" not in said.stdout + said.stderr
+        assert "older assetd" in said.stdout + said.stderr
+    done = site.run("build")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert identities(site) == before
+    assert len(list(path.parent.glob("record.sqlite.damaged-*[0-9]"))) == 1
+    assert "outdated" not in json.loads(site.run("status", "--json").stdout)
 
 
 def truncate(path: Path) -> None:

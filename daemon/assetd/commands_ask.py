@@ -23,7 +23,8 @@ EVENTS: Final = (
     "folders_unwatched",
     *("worker_died", "worker_unresponsive", "worker_recycled", "stray_ended", "printed"),
     *("on_batch_done", "on_batch_failed", "on_batch_printed", "notify_failed"),
-    *("started", "stopping", "recovered", "record_damaged", "hook_failed", "trace_ended"),
+    *("started", "stopping", "recovered", "record_damaged", "record_outdated"),
+    *("hook_failed", "trace_ended"),
     *("sandbox", "record_behind", "hangs", "gets_on", "missed"),
 )
 """All that there are: a misspelt one would be waited for until the end of days."""

@@ -81,13 +81,15 @@ def _verdict(found: "Audit", *, repair: bool) -> str:
 
 def _audit(arguments: argparse.Namespace, also: Sequence[str] = ()) -> "Audit":
     from assetd import audit, client, history
-    from assetd.record import CorruptRecordError
+    from assetd.record import CorruptRecordError, OutdatedRecordError
 
     project, state_dir = command.folders(arguments)
     try:
         with history.opened(state_dir) as reader:
             in_use = client.holder(state_dir) is not None
             return audit.examine(reader, project, in_use=in_use, also=also)
+    except OutdatedRecordError:
+        raise
     except CorruptRecordError as error:
         raise CorruptRecordError(
             f"the record is damaged, so what was made is not known: {error}; "

@@ -26,7 +26,7 @@ from assetd import place as places
 from assetd.config import Config
 from assetd.errors import AssetdError, ConfigError, DeadlineError, NotRunningError, RecordError
 from assetd.model import Problem
-from assetd.record import CorruptRecordError, Reader
+from assetd.record import CorruptRecordError, OutdatedRecordError, Reader
 from assetd.registry import Project
 from assetd.survey import Layout
 from assetd.tree import TreeError, grow
@@ -519,6 +519,8 @@ def _record(config: Config, sources: Sources) -> tuple[list[Finding], int]:
             findings.append(_sound(reader))
     except FileNotFoundError:
         findings.append(Finding("record", Level.OK, "nothing has been built here yet"))
+    except OutdatedRecordError as error:
+        findings.append(Finding("record", Level.OK, str(error)))
     except CorruptRecordError as error:
         findings.append(
             Finding(

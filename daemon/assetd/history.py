@@ -25,7 +25,7 @@ from assetd.model import (
     Reason,
     Source,
 )
-from assetd.record import Reader
+from assetd.record import OutdatedRecordError, Reader
 from assetd.registry import Project
 from assetd.survey import Layout
 from assetd.tree import TreeError
@@ -154,6 +154,8 @@ def known(project: str, state_dir: str) -> Facts:
             }
     except NothingBuiltError:
         return facts
+    except OutdatedRecordError as error:
+        return {**facts, "outdated": str(error)}
     except RecordError as error:
         return {**facts, "trouble": str(error)}
 

@@ -87,7 +87,8 @@ def _headline(status: Facts, paint: _Paint) -> str:
     project = printable(status["project"])
     state = status["state"]
     if state == "stopped":
-        more = "" if "sources" in status or "trouble" in status else "; nothing was built here yet"
+        known = {"sources", "trouble", "outdated"} & status.keys()
+        more = "" if known else "; nothing was built here yet"
         return f"assetd is {paint('bold', 'stopped')} at {project}{more}"
     style = {"idle": "green", "stopping": "yellow", "paused": "yellow"}.get(state, "bold")
     if "uptime_s" not in status:  # it has the project, and does not answer yet
@@ -148,6 +149,8 @@ def _advice(status: Facts, paint: _Paint) -> list[str]:
         lines.append("  the configuration before it stays in force until that is mended")
     if status.get("trouble"):
         lines.append(f"{paint('red', 'trouble:')} {printable(status['trouble'])}")
+    if status.get("outdated"):
+        lines.append(printable(status["outdated"]))
     if status["state"] == "paused":
         lines.append("changes are noted, and nothing is built until `assetd resume`")
     watch = status.get("watch", {})

@@ -108,6 +108,16 @@ class CorruptRecordError(RecordError):
     """The record is damaged; it has to be set aside and made anew."""
 
 
+class OutdatedRecordError(CorruptRecordError):
+    """An older assetd made it.  It is set aside as well, and nothing is wrong with it."""
+
+    def __init__(self, path: str, version: int) -> None:
+        super().__init__(
+            f"{path} was made by an older assetd (schema {version}, ours is {SCHEMA}): the next "
+            "build makes it anew, and leaves outputs that are right as they are"
+        )
+
+
 class Reader:
     """The questions that anybody may ask, also while a daemon writes."""
 
@@ -116,7 +126,7 @@ class Reader:
 
         Raises:
             FileNotFoundError: There is none.
-            CorruptRecordError: It is no record, or a damaged one.
+            CorruptRecordError: It is no record, or a damaged one, or an older assetd's.
             RecordError: A newer assetd made it.
         """
         if read_only and not os.path.exists(path):
@@ -136,8 +146,11 @@ class Reader:
                 f"{path} was made by a newer assetd (schema {version}, ours is {SCHEMA}): "
                 "use that one, or remove the file to build everything anew"
             )
-        if read_only and version != SCHEMA:
-            raise CorruptRecordError(f"{path}: schema {version}, expected {SCHEMA}")
+        if 0 < version < SCHEMA:
+            self._db.close()
+            raise OutdatedRecordError(path, version)
+        if read_only and version == 0:
+            raise CorruptRecordError(f"{path}: there is nothing in it")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -450,8 +463,6 @@ class Record(Reader):
                     f"PRAGMA user_version = {SCHEMA}; COMMIT;"
                 )
                 self.version = SCHEMA
-            elif self.version != SCHEMA:
-                raise CorruptRecordError(f"{path}: schema {self.version} is too old to be read")
             os.chmod(path, 0o600)
             self._inode = os.stat(path).st_ino
         except OSError as error:

@@ -17,7 +17,7 @@ from assetd.config import Config
 from assetd.ledger import Known, boot_id
 from assetd.model import Batch, Cause, Change, Deletion, Output, Reason, Tell
 from assetd.reconcile import turned_out
-from assetd.record import CorruptRecordError, Record, salvage, set_aside
+from assetd.record import CorruptRecordError, OutdatedRecordError, Record, salvage, set_aside
 from assetd.tree import is_safe_name
 
 RECORD_NAME: Final = "record.sqlite"
@@ -42,14 +42,18 @@ def open_record(config: Config, tell: Tell, *, mend: bool = True) -> Record:
 
 
 def give_up_record(config: Config, tell: Tell, cause: CorruptRecordError) -> None:
-    """Set a damaged record aside and begin a new one with the outputs that are known to be ours.
+    """Set a damaged or outdated record aside, and begin a new one.
 
-    What is not known any more and differs from what we would make passes for somebody else's.
+    It begins with the outputs that are known to be ours.  What is not known any more and differs
+    from what we would make passes for somebody else's.
     """
     path = os.path.join(config.state_dir, RECORD_NAME)
     aside = set_aside(path)
     known = [output for output in salvage(aside) if _is_sane(output)]
-    tell("record_damaged", level="warning", cause=str(cause), kept_as=aside, saved=len(known))
+    if isinstance(cause, OutdatedRecordError):
+        tell("record_outdated", cause=str(cause), kept_as=aside, saved=len(known))
+    else:
+        tell("record_damaged", level="warning", cause=str(cause), kept_as=aside, saved=len(known))
     with contextlib.closing(Record(path, durability=config.durability)) as record:
         record.adopt(known)
         note_root(config, record)

@@ -16,7 +16,14 @@ from assetd import place as places
 from assetd.config import Config
 from assetd.model import Cause, Change, Deletion, Digest, Output, Reason, Stamp
 from assetd.publish import Seen, There
-from assetd.record import LEDGER_NAME, SEALED_NAME, CorruptRecordError, Reader, salvage
+from assetd.record import (
+    LEDGER_NAME,
+    SEALED_NAME,
+    CorruptRecordError,
+    OutdatedRecordError,
+    Reader,
+    salvage,
+)
 from assetd.tree import is_safe_name
 
 SCHEMA: Final = 1
@@ -105,7 +112,9 @@ def plan(config: Config) -> Plan:
         # Stamps from a damaged record are not believed, only what is in the files.
         saved = {o.path: o._replace(stamp=None) for o in salvage(path) if is_safe_name(o.path)}
         known = list(saved.values())
-        remarks.append(_told_unknown(out_dir, f"the record is damaged ({error})", len(known)))
+        old = isinstance(error, OutdatedRecordError)
+        why = "an older assetd made the record" if old else f"the record is damaged ({error})"
+        remarks.append(_told_unknown(out_dir, why, len(known)))
     known = list({output.path: output for output in reversed(known)}.values())
     outputs, kept = _sorted_out(out_dir, known, begun)
     # Only now: reading the record has made files beside it.
