@@ -5,12 +5,14 @@ system that it cannot write to but for the test's own folder: whatever a unit of
 does to temporary files when it boots, it must not do here.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from assetd import confinement, registry, serve, service, systemd
 from assetd.engine import Engine, State
 from assetd.pool import Ticket
 from assetd.service import Scope
-from assetd.testing import InlinePool, Site, wait_for
+from assetd.testing import Daemon, InlinePool, Site, wait_for
 from assetd_processors import tools
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -147,6 +149,96 @@ def test_a_reload_says_when_it_began(listener: Listener) -> None:
     first, second = listener.hear()
     assert first == "RELOADING=1"
     assert before <= int(second.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+
+
+def test_a_sentence_is_cut_before_the_service_manager_throws_it_away(listener: Listener) -> None:
+    """It takes 4096 bytes; somebody's configuration may be wrong at greater length."""
+    systemd.Notifier().status("ß" * 5000)
+    assert listener.hear() == ["STATUS=" + "ß" * systemd.STATUS_LENGTH]
+
+
+class Reloads:
+    """A daemon, and a service manager's reloads of it, as systemd.service(5) has them.
+
+    It sends SIGHUP, takes for an answer only a `RELOADING=1` with a time after that, and waits
+    for the `READY=1` that follows it.
+    """
+
+    def __init__(self, daemon: Daemon, listener: Listener) -> None:
+        self._daemon = daemon
+        self._listener = listener
+        self._until("READY=1")
+
+    def _until(self, *wanted: str) -> list[str]:
+        """Hear on until a message begins so; gives it."""
+        while True:
+            heard = self._listener.hear()
+            if heard[0] in wanted:
+                return heard
+
+    def begin(self) -> int:
+        """Ask for a reload; gives when."""
+        began = time.monotonic_ns() // 1000
+        self._daemon.process.send_signal(signal.SIGHUP)
+        return began
+
+    def wait_for_answer(self, began: int) -> None:
+        """Wait until that reload is under way."""
+        while True:
+            _, stamp = self._until("RELOADING=1")
+            if int(stamp.removeprefix("MONOTONIC_USEC=")) >= began:
+                return
+
+    def wait_for_end(self) -> None:
+        """Wait until it is over; nothing may begin before."""
+        assert self._until("READY=1", "RELOADING=1") == ["READY=1"]
+
+
+def test_a_reload_is_answered_as_notify_reload_wants_it(site: Site, listener: Listener) -> None:
+    """Also one that is refused, and one that comes while another one is under way."""
+    with_plugin(site)
+    site.write("assets/a.txt", "a")
+    with site.daemon() as daemon:
+        reloads = Reloads(daemon, listener)
+        with_plugin(site, "ignore: [b.*]\n")
+        reloads.wait_for_answer(reloads.begin())
+        reloads.wait_for_end()
+        assert daemon.status()["config_errors"] == []
+        site.write("assetd.yml", "muonts: []\n")
+        reloads.wait_for_answer(reloads.begin())
+        reloads.wait_for_end()
+        assert daemon.status()["config_errors"] != []
+        with_plugin(site)
+        site.write("assets/a.held", "a")
+        wait_for(lambda: daemon.status()["queue"]["running"], "the job to be under way")
+        reloads.wait_for_answer(reloads.begin())
+        began = reloads.begin()
+        site.write("release")
+        reloads.wait_for_answer(began)
+        reloads.wait_for_end()
+        assert daemon.status()["config_errors"] == []
+
+
+def test_a_reload_is_answered_while_a_damaged_record_is_made_anew(
+    site: Site, listener: Listener
+) -> None:
+    """The service manager was told that we are up, and would wait for a quarter of an hour."""
+    with_plugin(site)
+    site.write("assets/a.txt", "a")
+    with site.daemon() as daemon:
+        reloads = Reloads(daemon, listener)
+        path = site.root / ".assetd/record.sqlite"
+        with contextlib.closing(sqlite3.connect(path, timeout=5)) as db, db:
+            db.execute("UPDATE sources SET detail = '{'")
+        site.write("assets/a.held", "a")
+        site.write("assets/a.txt", "b")
+        wait_for(lambda: "record_damaged" in daemon.log, "the damage to be found")
+        wait_for(lambda: daemon.status()["queue"]["running"], "the job to be under way")
+        reloads.wait_for_answer(reloads.begin())
+        assert site.output("a.held") is None
+        site.write("release")
+        reloads.wait_for_end()
+        assert daemon.sync() == []
 
 
 def test_a_sign_of_life_is_due_at_half_of_what_is_allowed(

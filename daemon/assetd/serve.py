@@ -78,8 +78,9 @@ def _serve_once(
         Desktop(engine, errands).hear,
     ]
     control: Control | None = None
-    ready, state = False, engine.state
-    reloading, pulse, hangs = False, Pulse(), False
+    state, pulse, hangs = engine.state, Pulse(), False
+    if notifier.is_reloading:  # it was cut short by a record that has been set aside since
+        engine.reload()
     try:
         path = client.socket_path(config.project, config.state_dir)
         control = Control(engine, path, signals.ask_to_stop, counts)
@@ -104,20 +105,18 @@ def _serve_once(
                 if hangs is gets_on:
                     hangs = not gets_on
                     _tell_hanging(engine, tell, hangs=hangs)
-                notifier.alive(gets_on=gets_on, busy=reloading or not ready)
-            if reloading and engine.lookout.reload_at is None:  # it is taken, or refused
-                reloading = False
-                notifier.tell("READY=1")
+                busy = notifier.is_reloading or not notifier.is_ready
+                notifier.alive(gets_on=gets_on, busy=busy)
+            if notifier.is_reloading and engine.lookout.reload_at is None:  # taken, or refused
+                notifier.ready()
             if signals.reload:
                 signals.reload = False
-                if ready:  # before that, the READY=1 that ends it would be a lie
-                    reloading = True
+                if notifier.is_ready:  # before that, the READY=1 that ends it would be a lie
                     notifier.reloading()
                 engine.reload()
                 engine.rescan()
-            if engine.ready and not ready:
-                ready = True
-                notifier.tell("READY=1")
+            if engine.ready and not notifier.is_ready:
+                notifier.ready()
             notifier.status(_sentence(engine))
             if engine.state is not state:
                 state = engine.state

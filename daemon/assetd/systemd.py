@@ -10,6 +10,10 @@ import re
 import socket
 import time
 from collections.abc import Hashable
+from typing import Final
+
+STATUS_LENGTH: Final = 1000
+"""Characters; a datagram of more than 4096 bytes is thrown away as a whole."""
 
 
 def service_of(cgroups: str) -> tuple[str, bool] | None:
@@ -47,6 +51,10 @@ class Notifier:
         self._allowed_us = int(microseconds) if ours and self._address is not None else 0
         self._next = 0.0
         self._status = ""
+        self.is_ready = False
+        """Whether the service manager was told that we are up: it may ask for reloads now."""
+        self.is_reloading = False
+        """Whether it waits for the end of a reload."""
 
     def tell(self, *lines: str) -> None:
         """Send some assignments: `READY=1`, `STATUS=…`."""
@@ -62,11 +70,18 @@ class Notifier:
         """Say what we are at, if it is something else than last time."""
         if sentence != self._status:
             self._status = sentence
-            self.tell(f"STATUS={' '.join(sentence.split())}")
+            self.tell(f"STATUS={' '.join(sentence.split())[:STATUS_LENGTH]}")
+
+    def ready(self) -> None:
+        """The start is done, or the reload that was under way."""
+        self.is_ready, self.is_reloading = True, False
+        self.tell("READY=1")
 
     def reloading(self) -> None:
-        """The configuration is being read again; `READY=1` is to follow."""
-        # The clock tells `systemctl reload` which of several reloads this one is.
+        """The configuration is being read again; `ready` is to follow."""
+        self.is_reloading = True
+        # In one message, and by the clock: what was sent before the signal ends no reload that
+        # was asked for with it, as systemd.service(5) has it of Type=notify-reload.
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     @property
