@@ -328,7 +328,7 @@ class DeafPool(InlinePool):
 
 def test_jobs_that_nobody_takes_are_a_hang(site: Site) -> None:
     """The loop turns, its clients are answered, and nothing will ever be built."""
-    site.write("assets/a.txt", "a")
+    site.write("assets/a.scss", "a { b: c }")
     site.write("assetd.yml", "mounts: [assets]\nsettle: {git: 0s}\n")
     project = registry.load(str(site.root / "assetd.yml"))
     engine = Engine(project, lambda _event, **_: None, open_pool=DeafPool)

@@ -1045,7 +1045,7 @@ class Engine:
     def _begin(self, piece: _Slice, survey: Survey) -> None:
         """Carry over what only has to be carried over, and give the pool the rest."""
         tickets: list[Ticket] = []
-        with self._trace.span("carry"):
+        with self._trace.span("carry", sources=len(piece.waiting)):
             for planned in list(piece.waiting.values()):
                 job = self._job_of(planned, survey.in_place)
                 chain = tuple([node.processor for node in planned.nodes])

@@ -89,8 +89,9 @@ def _locked(path: str) -> int:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             told = f"{path}: cannot be opened: {error.strerror}; `assetd doctor` says more"
-            # Where it is forbidden, a service manager need not try again.
-            forbidden = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
+            # Where it is forbidden, a service manager need not try again.  A disk that the kernel
+            # has made read-only may come back.
+            forbidden = error.errno in {errno.EACCES, errno.EPERM}
             raise (UsageError(told) if forbidden else RecordError(told)) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
