@@ -4,6 +4,9 @@ systemd is booted as the init of a machine that is thrown away.  Its root is an 
 below it is this machine's, and whatever is written goes to memory.  It has namespaces of its own
 for mounts, processes, control groups, hosts, network and IPC, devices, `/run` and temporary
 folders of its own, and none of the privileges that reach beyond them.
+
+`ASSETD_TEST_ROOT` names another system's root to put below it, as debootstrap makes one: so a
+newer systemd can be tried here.
 """
 
 import json
@@ -26,6 +29,7 @@ from assetd.service import Scope
 from assetd.testing import Site, wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+LOWER: Final = os.environ.get("ASSETD_TEST_ROOT", "/")
 MANAGER: Final = "/usr/lib/systemd/systemd"
 JOURNAL: Final = "/usr/lib/systemd/systemd-journald"
 TOOLS: Final = (
@@ -40,7 +44,7 @@ mount --make-rprivate /
 mount -t tmpfs tmpfs "$FOLDER"
 cd "$FOLDER"
 mkdir upper work root
-mount -t overlay -o "lowerdir=/,upperdir=$PWD/upper,workdir=$PWD/work" overlay root
+mount -t overlay -o "lowerdir=$LOWER,upperdir=$PWD/upper,workdir=$PWD/work" overlay root
 cd root
 
 # What is of a machine's own, and must not be this one's.
@@ -95,7 +99,7 @@ cd /opt/units
 for each in systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket \
         local-fs.target local-fs-pre.target shutdown.target umount.target final.target \
         reboot.target systemd-reboot.service; do
-    cp "$(dirname "$MANAGER")/system/$each" .
+    cp "/usr/lib/systemd/system/$each" .
 done
 printf '[Unit]\nWants=systemd-journald.service\nAfter=systemd-journald.service\n' > sysinit.target
 printf '[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\n' > basic.target
@@ -190,6 +194,7 @@ class Machine:
                     "BOOT": BOOT,
                     "FOLDER": str(folder / "root"),
                     "GROUP": str(self._group),
+                    "LOWER": LOWER,
                     "MACHINE": MACHINE,
                     "MANAGER": MANAGER,
                     "PACKAGES": sysconfig.get_path("purelib"),
@@ -422,6 +427,9 @@ def test_a_service_of_the_machine_from_its_installation_to_its_end(machine: Mach
     assert [level for level, text in said if "Undefined variable" in text] == [3]
 
     # It is configured anew.
+    version = service.version(machine.run("systemctl", "--version").stdout)
+    waits = version >= service.NOTIFY_RELOAD_SINCE
+    assert unit.show("Type") == ("notify-reload" if waits else "notify")
     site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nignore: ['*.scss', '*.held']\n")
     assert unit.systemctl("reload").returncode == 0
     assert unit.assetd("sync").returncode == 0
