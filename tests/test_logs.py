@@ -17,6 +17,7 @@ import pytest
 
 from assetd import commands_tell, logfile
 from assetd.log import LINES_PER_WINDOW, Throttle
+from assetd.service import Scope
 from assetd.testing import Site, wait_for
 
 ASSETD: Final = (sys.executable, "-P", "-m", "assetd")
@@ -372,20 +373,22 @@ def test_logs_of_a_daemon_in_a_terminal_says_which(site: Site) -> None:
     [
         (
             "0::/user.slice/user-1000.slice/user@1000.service/app.slice/assetd.service\n",
-            "journalctl --user -u assetd.service -f",
+            (Scope.USER, "assetd.service"),
         ),
         (
             "0::/system.slice/system-assetd.slice/assetd@srv-my\\x2dsite.service\n",
-            "journalctl -u 'assetd@srv-my\\x2dsite.service' -f",
+            (Scope.SYSTEM, "assetd@srv-my\\x2dsite.service"),
         ),
         ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u7.scope\n", None),
         ("0::/user.slice/user-1000.slice/session-2.scope\n", None),
         ("0::/\n", None),
     ],
 )
-def test_logs_of_a_service_are_the_journals(cgroups: str, expected: str | None) -> None:
-    """The command to type, for the user's own service manager and the system's."""
-    assert commands_tell.journal_command(cgroups) == expected
+def test_logs_of_a_service_are_the_journals(
+    cgroups: str, expected: tuple[Scope, str] | None
+) -> None:
+    """That of the user's own service manager, or the system's."""
+    assert commands_tell.journal_of(cgroups) == expected
 
 
 def test_logs_where_nothing_was_logged_says_what_to_do(site: Site) -> None:

@@ -487,7 +487,17 @@ def test_what_goes_wrong_under_the_system_manager(machine: Machine) -> None:
     assert installed(machine) == before
     assert machine.run("sh", "-c", give).returncode == 0
     unit.override("WatchdogSec=2\nTimeoutAbortSec=1\nRestartSec=100ms\n")
-    assert "  runs as builder\n" in unit.install().stdout
+    site.write("assets/b.scss", "a {")
+    done = unit.install()
+    assert "  runs as builder\n" in done.stdout
+    assert "1 source fails: `assetd errors` shows where\n" in done.stderr
+    second = unit.assetd("service", "install", "--user")
+    assert second.returncode == 2
+    assert "`sudo assetd service uninstall --system` takes it away; two would" in second.stderr
+    logs = unit.assetd("logs", "-n", "1")
+    assert (logs.returncode, logs.stdout.count("\n")) == (0, 1)
+    assert f"assetd is a service here: journalctl -u {unit.name} -n 1\n" in logs.stderr
+    assert "] ready " in logs.stdout
 
     # A main process that stands still.
     first = unit.show("MainPID")
@@ -522,6 +532,7 @@ def test_what_goes_wrong_under_the_system_manager(machine: Machine) -> None:
     # Once it is mended, people's commands do what they say.
     site.write("held.py", HELD)
     site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [held.py]\n")
+    site.remove("assets/b.scss")
     start = unit.assetd("start")
     main = unit.show("MainPID")
     log = f"journalctl -u {unit.name}"

@@ -305,6 +305,17 @@ def print_errors(errors: Sequence[Mapping[str, Any]], to: TextIO) -> None:
         print("\n".join(present.errors(errors, color=color(to))), file=to)
 
 
+def say_how_it_goes(status: Mapping[str, Any]) -> None:
+    """What somebody who has just started it would ask next."""
+    if status["errors"]:
+        wrong = len({(each["mount"], each["source"]) for each in status["errors"]})
+        fail = words.count(wrong, "source fails", "sources fail")
+        print(f"{fail}: `assetd errors` shows where", file=sys.stderr)
+    elif status["state"] == "building":
+        told = "it is building: `assetd status` says how it goes, `assetd sync` waits for it"
+        print(told, file=sys.stderr)
+
+
 def color(to: TextIO) -> bool:
     """Whether what goes there may be coloured."""
     if os.environ.get("FORCE_COLOR"):

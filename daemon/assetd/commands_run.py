@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from assetd import client, command, words
@@ -165,7 +164,7 @@ def _start(arguments: argparse.Namespace) -> int:
             status = door.ask("status")
             if status["state"] != "starting":
                 print(f"assetd is running (pid {status['pid']}); log: {log_path}")
-                _say_how_it_goes(status)
+                command.say_how_it_goes(status)
                 return command.OK
         time.sleep(0.02)
     raise DeadlineError("assetd has not come up; its log: " + log_path)
@@ -181,17 +180,6 @@ def _opened(log_path: str) -> BinaryIO:
             f"{error.filename}: cannot be written: {error.strerror}: "
             "`assetd doctor` says what to do about it"
         ) from error
-
-
-def _say_how_it_goes(status: Mapping[str, Any]) -> None:
-    """What somebody who has just started it would ask next."""
-    if status["errors"]:
-        wrong = len({(each["mount"], each["source"]) for each in status["errors"]})
-        fail = words.count(wrong, "source fails", "sources fail")
-        print(f"{fail}: `assetd errors` shows where", file=sys.stderr)
-    elif status["state"] == "building":
-        told = "it is building: `assetd status` says how it goes, `assetd sync` waits for it"
-        print(told, file=sys.stderr)
 
 
 def _stop(arguments: argparse.Namespace) -> int:
@@ -272,7 +260,7 @@ def _have(arguments: argparse.Namespace, verb: str, scope: "Scope", name: str) -
     with contextlib.closing(command.connect(arguments)) as door:
         status = door.ask("status", deadline=time.monotonic() + command.ANSWER_SECONDS)
     print(f"assetd is running (pid {status['pid']}); log: {service.journal(scope, name)}")
-    _say_how_it_goes(status)
+    command.say_how_it_goes(status)
     return command.OK
 
 

@@ -3,13 +3,17 @@
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import time
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from assetd import command, words
 from assetd.command import Commands
 from assetd.errors import AssetdError, DeadlineError, NotRunningError, UsageError
+
+if TYPE_CHECKING:
+    from assetd.service import Scope
 
 LINES: Final = 50
 """Of the log, unless somebody asks for more."""
@@ -49,22 +53,21 @@ def _metrics(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    from assetd import logfile
+    from assetd import logfile, service
 
     project, state_dir = command.folders(arguments)
     path = logfile.path_in(state_dir)
     elsewhere = _elsewhere(arguments, path)
-    if elsewhere is not None:
+    if isinstance(elsewhere, str):
         raise UsageError(elsewhere)
+    unit = service.installed(project, os.environ)
+    if elsewhere is None and unit is not None and not os.path.exists(path):
+        elsewhere = unit.scope, unit.name
+    if elsewhere is not None:
+        return _journal(arguments, *elsewhere)
     try:
         lines, fd, end = logfile.last_lines(path, arguments.lines)
     except FileNotFoundError:
-        from assetd import service
-
-        unit = service.installed(project, os.environ)
-        if unit is not None:
-            ask = service.journal(unit.scope, unit.name)
-            raise UsageError(f"assetd is a service here: `{ask}` shows its log") from None
         raise UsageError(
             "nothing was logged here yet: `assetd start` runs assetd in the background, with a log"
         ) from None
@@ -80,13 +83,31 @@ def _logs(arguments: argparse.Namespace) -> int:
     return command.OK
 
 
+def _journal(arguments: argparse.Namespace, scope: "Scope", name: str) -> int:
+    """Show the journal of a service, and say with which command."""
+    import subprocess
+
+    from assetd import service
+
+    line = f"{service.journal(scope, name)} -n {arguments.lines}{' -f' if arguments.follow else ''}"
+    print(f"assetd is a service here: {line}", file=sys.stderr)
+    try:
+        return subprocess.run([*shlex.split(line), "--no-pager"], check=False).returncode
+    except OSError as error:
+        raise AssetdError(f"there is no journalctl here ({error.strerror})") from error
+
+
 def _write(out: BinaryIO, text: bytes) -> None:
     out.write(text)
     out.flush()
 
 
-def _elsewhere(arguments: argparse.Namespace, path: str) -> str | None:
-    """Where the log is, as a sentence, if a daemon runs that does not write it to *path*."""
+def _elsewhere(arguments: argparse.Namespace, path: str) -> "tuple[Scope, str] | str | None":
+    """Where the log is, if a daemon runs that does not write it to *path*.
+
+    Returns:
+        The service whose journal has it, or a sentence.
+    """
     try:
         with contextlib.closing(command.connect(arguments)) as connection:
             status = connection.ask("status", deadline=time.monotonic() + command.ANSWER_SECONDS)
@@ -101,9 +122,11 @@ def _elsewhere(arguments: argparse.Namespace, path: str) -> str | None:
             return None
     who = f"assetd (pid {pid})"
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", "rb") as file:
-        ask = journal_command(os.fsdecode(file.read()))
-        if goes_to.startswith("socket:") and ask is not None:
-            return f"{who} runs under systemd: `{ask}` shows its log"
+        found = journal_of(os.fsdecode(file.read()))
+        # Where another user's standard error goes is not for us to see.
+        ours = found is not None and found[1].startswith("assetd") and not goes_to
+        if ours or (found is not None and goes_to.startswith("socket:")):
+            return found
     if goes_to.startswith(("/dev/pts/", "/dev/tty")):
         return f"{who} runs in a terminal, {goes_to}: its log is there"
     if goes_to.startswith("/"):
@@ -111,8 +134,8 @@ def _elsewhere(arguments: argparse.Namespace, path: str) -> str | None:
     return f"{who} was not started by `assetd start`: whoever started it has its log"
 
 
-def journal_command(cgroups: str) -> str | None:
-    """What shows the journal of a process of these control groups; None if it is no service's.
+def journal_of(cgroups: str) -> "tuple[Scope, str] | None":
+    """The service that a process of these control groups is; None if it is none.
 
     Args:
         cgroups: As in `/proc/PID/cgroup`.
@@ -120,7 +143,4 @@ def journal_command(cgroups: str) -> str | None:
     from assetd import service, systemd
 
     found = systemd.service_of(cgroups)
-    if found is None:
-        return None
-    name, is_users = found
-    return f"{service.journal(service.Scope.of(is_users=is_users), name)} -f"
+    return None if found is None else (service.Scope.of(is_users=found[1]), found[0])

@@ -81,6 +81,9 @@ def _install(arguments: argparse.Namespace, scope: Scope) -> int:
     )
     unit = service.unit(scope, config.project, os.environ)
     told = _Told(unit)
+    other = _of_the_other(scope, config.project)
+    if other is not None:
+        raise UsageError(f"{other}; two would get into each other's way")
     systemd = _reach(scope)
     argv = (sys.executable, "-P", "-m", "assetd", "run", "--config", config.file)
     made_for = _user(arguments.run_as, config.project) if scope is Scope.SYSTEM else None
@@ -133,6 +136,11 @@ def _install(arguments: argparse.Namespace, scope: Scope) -> int:
     new = Written.NEW in told.files.values()
     state = "installed" if new else "updated" if told.commands else "already installed"
     _print(arguments, told, state)
+    with (
+        contextlib.suppress(NotRunningError),
+        contextlib.closing(command.connect(arguments)) as door,
+    ):
+        command.say_how_it_goes(door.ask("status"))
     if scope is Scope.USER and not _lingers():
         command.say(
             "it runs while you are logged in; `loginctl enable-linger` keeps it running after that"
@@ -152,6 +160,9 @@ def _uninstall(arguments: argparse.Namespace, scope: Scope) -> int:
     told = _Told(unit)
     if not service.is_installed(unit):
         _print(arguments, told, "was not installed")
+        other = _of_the_other(scope, project)
+        if other is not None:
+            command.say(other)
         return command.OK
     _reach(scope)
     # Of a unit that was never loaded this fails, and there is nothing to stop.
@@ -165,6 +176,19 @@ def _uninstall(arguments: argparse.Namespace, scope: Scope) -> int:
     if unit.file in told.files and scope is Scope.SYSTEM and _is_made(OWN_USER):
         command.say(f"so does the user {OWN_USER}: `userdel {OWN_USER}` removes it")
     return command.OK
+
+
+def _of_the_other(scope: Scope, project: str) -> str | None:
+    """That the project is a service of the other scope, as a sentence, if it is one."""
+    other = Scope.SYSTEM if scope is Scope.USER else Scope.USER
+    unit = service.unit(other, project, os.environ)
+    if not service.is_installed(unit):
+        return None
+    whose, sudo = ("the machine", "sudo ") if other is Scope.SYSTEM else ("yours", "")
+    return (
+        f"{unit.name} is installed for this project, as a service of {whose}: "
+        f"`{sudo}assetd service uninstall --{other.value}` takes it away"
+    )
 
 
 def _print(arguments: argparse.Namespace, told: _Told, state: str) -> None:
@@ -262,17 +286,20 @@ def steer(scope: Scope, name: str, verb: str) -> None:
     Raises:
         AssetdError: It does not; the text says why.
     """
-    _reach(scope, "`assetd run` runs it in the foreground")
     line = _words(scope, verb, name)
+    helpless = scope is Scope.SYSTEM and os.geteuid() != 0  # but for a password
+    if not helpless:
+        _reach(scope, "`assetd run` runs it in the foreground")
     print(f"assetd is a service here: {shlex.join(line)}", file=sys.stderr)
     if verb == "start":  # which is refused to a unit that has failed too often
         forget = _words(scope, "reset-failed", "--no-ask-password", name)
         subprocess.run(forget, capture_output=True, check=False)
     began = time.time()
-    if subprocess.run(line, check=False).returncode == 0:  # it may ask for a password
-        return
-    if scope is Scope.SYSTEM and os.geteuid() != 0:
-        raise AssetdError(f"`sudo {shlex.join(line)}` may do it")
+    with contextlib.suppress(FileNotFoundError):
+        if subprocess.run(line, check=False).returncode == 0:  # it may ask for a password
+            return
+    if helpless:
+        raise AssetdError(f"it is a service of the machine: `sudo {shlex.join(line)}` may do it")
     more = f"`{service.journal(scope, name)} -e` has its log"
     raise AssetdError("\n".join([*_said(scope, name, began), more]))
 

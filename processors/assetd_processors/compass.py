@@ -27,7 +27,6 @@ from assetd_processors import compass_command, sass, tools
 from assetd_processors.sass_paths import load_paths
 
 _PACKAGE: Final = "compass-mixins"
-_CURE: Final = "run `assetd tools install`"
 _is_sass = suffix(".scss", ".sass")
 
 _RUBY: Final = re.compile(
@@ -73,14 +72,14 @@ def _tool(setting: Setting) -> Tool:
     compiler = sass.libsass()
     mixins = _mixins_version()
     if mixins is None or compiler.version is None:
-        return Tool(_PACKAGE, None, _CURE if mixins is None else compiler.cure)
+        return Tool(_PACKAGE, None, tools.cure() if mixins is None else compiler.cure)
     return Tool(_PACKAGE, f"{mixins} with {compiler.name} {compiler.version}")
 
 
 def _mixins_version() -> str | None:
     try:
         told = json.loads((tools.packages() / _PACKAGE / "package.json").read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     return str(told["version"])
 
@@ -102,7 +101,7 @@ def _compass(step: Step) -> None:
 
     mixins = tools.packages() / _PACKAGE / "lib"
     if not mixins.is_dir():
-        raise step.fail(f"{_PACKAGE} is not installed: {_CURE}")
+        raise step.fail(f"{_PACKAGE} is not installed: {tools.cure()}")
 
     def check(css: str, texts: Callable[[], Mapping[str, str]]) -> BuildError | None:
         found = _RUBY.search(css)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +25,6 @@ from assetd.processor import Tool
 
 HERE: Final = Path(__file__).parent / "node"
 
-_INSTALL: Final = "run `assetd tools install`"
 NO_NODE: Final = (
     "install Node 18 or later, or `pip install 'assetd[node]'`; then run `assetd tools install`"
 )
@@ -88,16 +88,30 @@ def _lock_digest() -> str:
     return hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
 
 
+def cure() -> str:
+    """What to do where the packages are not."""
+    there = folder = packages()
+    while not os.path.lexists(there):
+        there = there.parent
+    if os.stat(there).st_uid == os.geteuid():
+        return "run `assetd tools install`"
+    # A service of the machine looks in a folder of root's, and not where whoever reads this would
+    # install them.
+    home = shlex.quote(os.fspath(folder.parents[3]))
+    return f"run `sudo env XDG_DATA_HOME={home} assetd tools install`"
+
+
 def missing(package: str) -> str | None:
     """What to type, as Node or *package* is not there; None if both are."""
     if node() is None:
         return NO_NODE
     folder = packages()
-    if not (folder / package / "package.json").is_file():
-        return _INSTALL
+    # Not by pathlib, which raises where we may not look.
+    if not os.path.isfile(folder / package / "package.json"):
+        return cure()
     # Its binary is a package of its own, one for each platform, which npm may leave out.
     if package == "esbuild" and not (folder / "@esbuild").is_dir():
-        return f"npm left out esbuild's binary for this machine: remove {folder}, and {_INSTALL}"
+        return f"npm left out esbuild's binary for this machine: remove {folder}, and {cure()}"
     return None
 
 
@@ -171,6 +185,7 @@ def install(to: TextIO) -> None:
     """
     target = packages().parent
     if target.is_dir():
+        _open_up(target)
         note_use()
         print(f"the tools are in place: {target}", file=to)
         _clear(target, to)
@@ -186,6 +201,7 @@ def install(to: TextIO) -> None:
         raise AssetdError(f"cannot write to {target.parent}: {error.strerror}") from error
     try:
         _fill(fresh, npm)
+        _open_up(fresh)
         # Complete or not there: a run that was cut short leaves nothing that looks done.
         try:
             fresh.rename(target)
@@ -196,6 +212,14 @@ def install(to: TextIO) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
     _clear(target, to)
     print("done; a daemon that runs sees them after `assetd restart`", file=to)
+
+
+def _open_up(folder: Path) -> None:
+    """Let those read it whom our umask lets: a temporary folder is for us alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    with contextlib.suppress(PermissionError):  # it is somebody else's
+        folder.chmod(0o777 & ~umask)
 
 
 def note_use() -> None:

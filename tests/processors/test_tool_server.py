@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -343,6 +344,57 @@ def test_without_packages_the_cure_is_a_command(nothing: Path) -> None:
     """Nothing is started to find that out."""
     script(nothing, "node", "echo no >&2; exit 1")
     assert node_tools.tool("less")() == Tool("less", None, "run `assetd tools install`")
+
+
+def test_whoever_cannot_install_them_is_told_who_can(nothing: Path, tmp_path: Path) -> None:
+    """A service of the machine looks below /var/lib: installed as before, they do not help it."""
+    script(nothing, "node", "exit 1")
+    if os.geteuid() != 0:
+        pytest.skip("only root makes folders of other users")
+    (tmp_path / "data").mkdir()
+    shutil.chown(tmp_path / "data", "daemon")
+    cure = f"run `sudo env XDG_DATA_HOME={tmp_path}/data assetd tools install`"
+    assert node_tools.tool("less")() == Tool("less", None, cure)
+
+
+def test_packages_that_are_closed_to_us_are_not_there(nothing: Path) -> None:
+    """They were of no use to anybody but root, and a project without Less was refused as well."""
+    script(nothing, "node", "exit 1")
+    folder = node_tools.packages()
+    (folder / "less").mkdir(parents=True)
+    (folder / "less" / "package.json").write_text("{}")
+    folder.parent.chmod(0)
+    words = [
+        sys.executable,
+        "-c",
+        "from assetd_processors import tools; print(tools.tool('less')())",
+    ]
+    if os.geteuid() == 0:
+        setpriv = shutil.which("setpriv", path=os.defpath)
+        if setpriv is None:
+            pytest.skip("root may read everything, and there is no setpriv to end that")
+        words = [setpriv, "--bounding-set=-all", "--inh-caps=-all", *words]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    finally:
+        folder.parent.chmod(0o755)
+    assert done.stdout == "Tool(name='less', version=None, cure='run `assetd tools install`')\n"
+
+
+def test_what_is_installed_is_for_others_to_read(nothing: Path) -> None:
+    """A service runs as another user; what an older assetd has installed is opened up too."""
+    script(nothing, "node", "exit 1")
+    script(nothing, "npm", "/bin/mkdir node_modules")
+    folder = node_tools.packages().parent
+    before = os.umask(0o022)
+    try:
+        node_tools.install(io.StringIO())
+        assert folder.stat().st_mode & 0o777 == 0o755
+        folder.chmod(0o700)
+        node_tools.install(io.StringIO())
+        assert folder.stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
 
 
 def test_node_that_does_not_run_is_told(nothing: Path, asked: Asked) -> None:
