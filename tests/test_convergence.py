@@ -42,7 +42,7 @@ from assetd.testing import Daemon, InlinePool, Site, wait_for
 SUITE_SEQUENCES: Final = 200
 SUITE_SEED: Final = 20261122
 SEQUENCES = int(os.environ.get("ASSETD_TEST_SEQUENCES", SUITE_SEQUENCES))
-STEPS = int(os.environ.get("ASSETD_TEST_LENGTH", "12"))
+STEPS = int(os.environ.get("ASSETD_TEST_LENGTH", "9"))
 PARTS: Final = 2
 """Tests that share the sequences, so that two run side by side."""
 

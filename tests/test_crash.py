@@ -86,7 +86,7 @@ def dice_of(number: int) -> random.Random:
 
 # -- kills ------------------------------------------------------------------------------------
 
-KILLS = int(os.environ.get("ASSETD_TEST_KILLS", "100"))
+KILLS = int(os.environ.get("ASSETD_TEST_KILLS", "60"))
 RUNS = 4
 
 
@@ -158,7 +158,7 @@ def test_a_build_that_is_killed_at_any_moment_converges(tmp_path: Path) -> None:
 
 # -- a kill at every step ---------------------------------------------------------------------
 
-STEPS = int(os.environ.get("ASSETD_TEST_STEPS", "60"))
+STEPS = int(os.environ.get("ASSETD_TEST_STEPS", "40"))
 PARTS = 4
 CALLS = (
     *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat"),

@@ -22,7 +22,7 @@ from tests.disks import Disk
 from assetd import client
 from assetd.testing import Daemon, Site, wait_for
 
-POINTS = int(os.environ.get("ASSETD_TEST_ERRORS", "36"))
+POINTS = int(os.environ.get("ASSETD_TEST_ERRORS", "24"))
 PARTS = 3
 CALLS = (
     *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat"),
