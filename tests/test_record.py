@@ -920,6 +920,16 @@ def test_many_entries_and_claims_are_asked_for_at_once(record: Record) -> None:
     assert {p: record.claimants(p) for p in paths} == {p: sorted(c) for p, c in claimants.items()}
 
 
+def test_many_dependencies_are_asked_for_at_once(record: Record) -> None:
+    """The answers are those of one question for each; nothing of what nobody depends on."""
+    known = [FileFact(f"{n}/{name}", STAMP, DIGEST) for n in range(100) for name in NAMES]
+    absent = FileFact("absent", None, None)
+    needs = [on_file(fact.place, fact.digest) for fact in (*known, absent)]
+    commit(record, entry("a.css", *needs), files=(*known, absent))
+    places = [fact.place for fact in (*known, absent)]
+    assert {place: record.file(place) for place in places} == record.files_at([*places, "nobody"])
+
+
 def test_a_remark_waits_for_the_first_write(tmp_path: Path) -> None:
     """Whoever finds nothing to do leaves the record as it was, byte for byte."""
     path = tmp_path / "record.sqlite"

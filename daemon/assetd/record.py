@@ -562,6 +562,15 @@ class Record(Reader):
         )
         return _fact(rows[0]) if rows else None
 
+    def files_at(self, places: Iterable[Place]) -> dict[Place, FileFact]:
+        """What is known of those of *places* that somebody depends on."""
+        found = {}
+        for piece in _pieces([_bytes(place) for place in places]):
+            for row in self._rows(f"SELECT * FROM files WHERE place IN ({_marks(piece)})", *piece):
+                fact = _fact(row)
+                found[fact.place] = fact
+        return found
+
     def files_below(self, folder: Place) -> list[FileFact]:
         """The dependencies in *folder*, at any depth; all of them for the empty place."""
         if folder == "":

@@ -175,6 +175,8 @@ class Survey:
         self._claimed = claimed
         self._entries: dict[Source, Entry | None] = {}
         self._sightings: dict[Source, Sighting] = {}
+        self._recorded: dict[Place, FileFact | None] = {}
+        """The dependencies as the record has them."""
         self._facts: dict[Place, FileFact] = {}
         self._globs: dict[tuple[Place, str], Digest] = {}
         self._outputs: dict[str, Output | None] = {}
@@ -196,6 +198,15 @@ class Survey:
             with contextlib.suppress(TreeError):
                 tree = self.tree(source)
                 claims.update(name for name, _ in (tree.leaves if tree is not None else ()))
+        needed = {
+            dependency.place
+            for entry in known.values()
+            for node in entry.nodes
+            for dependency in node.dependencies
+            if dependency.kind is Kind.FILE
+        }
+        facts = self._record.files_at(needed)
+        self._recorded.update((place, facts.get(place)) for place in needed)
         outputs, claimants = self._record.claims_on(claims)
         self._outputs.update((claim, outputs.get(claim)) for claim in claims)
         self._claimants.update((claim, claimants.get(claim, [])) for claim in claims)
@@ -265,7 +276,9 @@ class Survey:
         if known is not None:
             return known
         path = places.path(place, self._layout.root)
-        recorded = self._record.file(place)
+        if place not in self._recorded:
+            self._recorded[place] = self._record.file(place)
+        recorded = self._recorded[place]
         stamp = stamps.read(path)
         if stamp is None:
             fact = FileFact(place, None, None)
