@@ -75,13 +75,15 @@ class Site:
             target.unlink()
 
     def outputs(self, folder: str = "public") -> dict[str, bytes]:
-        """Every file below the output root, by its path."""
+        """Every file below the output root, by its path; not those that go while we look."""
         base = self.root / folder
-        return {
-            os.path.relpath(os.path.join(where, name), base): Path(where, name).read_bytes()
-            for where, _, names in os.walk(base)
-            for name in names
-        }
+        found = {}
+        for where, _, names in os.walk(base):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    path = Path(where, name)
+                    found[os.path.relpath(path, base)] = path.read_bytes()
+        return found
 
     def output(self, path: str) -> str | None:
         """The text of one output; None if it is not there."""
