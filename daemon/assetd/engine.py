@@ -24,7 +24,6 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -783,14 +782,7 @@ class Engine:
             found.add(source)
         if self.record.file(place) is not None:
             found.update(self.record.dependents(place))
-        if self.record.globs:
-            for folder in places.above(place):
-                name = place[len(folder) :].lstrip("/")
-                for pattern, dependent in self.record.globs_at(folder):
-                    # `*` of fnmatch crosses slashes, so this lets through too much, never
-                    # too little.
-                    if fnmatchcase(name, pattern.replace("**/", "*")):
-                        found.add(dependent)
+        found.update(self.record.globbers(place))
         return found
 
     def _look_at_output(self, path: str, serial: int) -> None:

@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -416,14 +415,7 @@ class Lookout:
         return (
             place in self.awaited
             or record.file(place) is not None
-            or (
-                record.globs
-                and any(
-                    fnmatchcase(place[len(folder) :].lstrip("/"), pattern.replace("**/", "*"))
-                    for folder in places.above(place)
-                    for pattern, _ in record.globs_at(folder)
-                )
-            )
+            or any(True for _ in record.globbers(place))
         )
 
     def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:

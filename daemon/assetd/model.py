@@ -154,9 +154,9 @@ class NodeRecord(NamedTuple):
             version,
             options,
             input_,
-            tuple([Dependency(_KINDS[k], p, g, d) for k, p, g, d in deps]),
+            tuple([Dependency(KINDS[k], p, g, d) for k, p, g, d in deps]),
             tuple([Made(*m) for m in made]),
-            _NODE_STATES[state],
+            NODE_STATES[state],
             seconds,
             None if failure is None else Diagnostic(*failure),
             tuple([Diagnostic(*w) for w in warns]),
@@ -470,8 +470,8 @@ class Committed(NamedTuple):
 Hear: TypeAlias = Callable[[Committed | Batch], None]
 """Gets every change when it is committed, and every batch that did something when it ends."""
 
-# A lookup, for calling an enum with a value costs ten times as much.
-_KINDS: Final = {str(each): each for each in Kind}
-_NODE_STATES: Final = {str(each): each for each in NodeState}
+# By value.  A lookup, for calling an enum with a value costs ten times as much.
+KINDS: Final = {str(each): each for each in Kind}
+NODE_STATES: Final = {str(each): each for each in NodeState}
 _ENTRY_STATES: Final = {str(each): each for each in EntryState}
 _CAUSES: Final = {str(each): each for each in Cause}

@@ -21,8 +21,10 @@ import sys
 import time
 import zlib
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import RecordError
 from assetd.ledger import Ledger
@@ -562,10 +564,10 @@ class Record(Reader):
         )
         return _fact(rows[0]) if rows else None
 
-    def files_at(self, places: Iterable[Place]) -> dict[Place, FileFact]:
-        """What is known of those of *places* that somebody depends on."""
+    def files_at(self, wanted: Iterable[Place]) -> dict[Place, FileFact]:
+        """What is known of those of *wanted* that somebody depends on."""
         found = {}
-        for piece in _pieces([_bytes(place) for place in places]):
+        for piece in _pieces([_bytes(place) for place in wanted]):
             for row in self._rows(f"SELECT * FROM files WHERE place IN ({_marks(piece)})", *piece):
                 fact = _fact(row)
                 found[fact.place] = fact
@@ -586,6 +588,17 @@ class Record(Reader):
             _bytes(folder),
         )
         return [(os.fsdecode(pattern), _source(source)) for pattern, source in rows]
+
+    def globbers(self, place: Place) -> Iterator[Source]:
+        """Who depends on a pattern that may find the file at *place*.
+
+        `*` of fnmatch crosses slashes, so this lets through too much, never too little.
+        """
+        for folder in places.above(place) if self.globs else ():
+            name = place[len(folder) :].lstrip("/")
+            for pattern, source in self.globs_at(folder):
+                if fnmatchcase(name, pattern.replace("**/", "*")):
+                    yield source
 
     def globs_below(self, folder: Place) -> list[tuple[Place, str, Source]]:
         """The patterns that start at or below *folder*: from where, what, for whom."""

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from assetd import stamp as stamps
-from assetd.model import Dependency, Diagnostic, Digest, Kind, Made, Place
+from assetd.model import KINDS, Dependency, Diagnostic, Digest, Kind, Made, Place
 
 RESULTS_PER_KEY: Final = 8
 """How many sets of dependencies one input is remembered with: branches that one goes between."""
 
 _FORM: Final = 2
 """Of the files below `results/`: those of another one are as good as damaged."""
-_KINDS: Final = {kind.value: kind for kind in Kind}
 
 DependencyKey: TypeAlias = tuple[Kind, Place, str]
 """What is depended on, whatever it holds: `Dependency.key`."""
@@ -97,7 +96,7 @@ class Results:
         """The fact that `text()` made."""
         named, rows = json.loads(text)
         return Results(
-            tuple(tuple((_KINDS[kind], *rest) for kind, *rest in keys) for keys in named),
+            tuple(tuple((KINDS[kind], *rest) for kind, *rest in keys) for keys in named),
             tuple(rows),
         )
 

@@ -10,13 +10,13 @@ import re
 from typing import Any, Final
 
 from assetd.model import (
+    KINDS,
+    NODE_STATES,
     Dependency,
     Diagnostic,
     FileFact,
-    Kind,
     Made,
     NodeRecord,
-    NodeState,
     Outcome,
     Row,
     Staged,
@@ -25,8 +25,6 @@ from assetd.model import (
 from assetd.tree import is_safe_name
 
 _DIGEST: Final = re.compile("[0-9a-f]{64}").fullmatch
-_KINDS: Final = {kind.value: kind for kind in Kind}
-_STATES: Final = {state.value: state for state in NodeState}
 
 
 def outcome(row: Row) -> Outcome:
@@ -67,7 +65,7 @@ def _node(row: Row) -> NodeRecord:
         _text(given),
         tuple(map(_dependency, needs)),
         tuple(map(_made, made)),
-        _STATES[state],
+        NODE_STATES[state],
         _seconds(seconds),
         None if failure is None else _diagnostic(failure),
         tuple(map(_diagnostic, warnings)),
@@ -76,7 +74,7 @@ def _node(row: Row) -> NodeRecord:
 
 def _dependency(row: Row) -> Dependency:
     kind, place, pattern, digest = row
-    return Dependency(_KINDS[kind], _place(place), _place(pattern), _maybe_digest(digest))
+    return Dependency(KINDS[kind], _place(place), _place(pattern), _maybe_digest(digest))
 
 
 def _made(row: Row) -> Made:
