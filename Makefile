@@ -4,6 +4,9 @@ VENV := .venv
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 
+# A shell that sets it would have every one of thousands of starts compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Whether a Python is new enough and can make virtual environments.  It is run, not only
 # looked for: a name on the PATH may be a shim with nothing behind it.
 FITS := -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1

@@ -32,7 +32,7 @@ LAYERS: Final = (
         "logfile",
         "strays",
     ),
-    ("confinement",),
+    ("confinement", "forkserver"),
     (
         "config",
         "tree",
@@ -51,7 +51,7 @@ LAYERS: Final = (
     ("registry", "initial", "plan", "step", "watch", "audit", "removal", "testimony"),
     ("reconcile", "runner", "survey", "catalog"),
     ("worker", "pool", "scan", "lookout", "history", "recovery", "standing", "doctor"),
-    ("engine", "inventory"),
+    ("engine", "inventory", "forkserver_main"),
     ("report", "metrics", "batch_command", "desktop"),
     ("control",),
     ("serve",),

@@ -566,7 +566,7 @@ def test_nothing_outlives_the_owner_when_it_is_killed(tmp_path: Path, what: str)
             wait_for(stuck, "the worker to be stuck")
             time.sleep(0.2)  # until it is in C, or its tool has started
         family = children(daemon.process.pid)
-        assert len(family) == (4 if what == "in a tool" else 3)
+        assert len(family) == (5 if what == "in a tool" else 4)  # with the fork server
         daemon.kill()
         wait_for(lambda: not any(alive(pid) for pid in family), "the family to be gone", 5.0)
 
@@ -650,7 +650,7 @@ def test_a_plugin_that_breaks_in_its_workers_is_told_of_and_heals_when_it_is_men
 ) -> None:
     """The jobs fail with the reason; a new text of the plugin starts new workers."""
     site = Site(tmp_path / "site", "mounts: [assets]\nplugins: [actor.py]\n")
-    broken = "import os, sys\nif 'assetd.worker' in sys.orig_argv: raise OSError('no licence')\n"
+    broken = "import os, sys\nif 'assetd.forkserver_main' in sys.orig_argv: raise OSError('no licence')\n"
     site.write("actor.py", broken + ACTOR)
     site.write("assets/a.act", FINE)
     with site.daemon() as daemon:

@@ -89,18 +89,26 @@ def _build(arguments: argparse.Namespace) -> int:
             pass
         else:
             return command.built(answer, arguments)
-    from assetd import once, trace
+    from assetd.forkserver import ForkServer
 
     project = command.load(arguments)
+    config = project.config
+    server = ForkServer(config.state_dir)
+    if not os.path.exists(config.record_path):
+        server.start()  # there is work: it gets warm while we import the rest
+    from assetd import once, trace
 
     def ended(cause: str) -> None:
         command.say(f"the trace ends early: {cause}")
 
-    config = project.config
     watched = (config.out_dir, *(mount.folder for mount in config.mounts))
-    with trace.opened(arguments.trace, watched, ended) as opened:
+    with (
+        contextlib.closing(server),
+        trace.opened(arguments.trace, watched, ended) as opened,
+    ):
         answer = once.build(
             project,
+            server,
             paths=command.places_of(arguments),
             force=arguments.force,
             no_delete=arguments.no_delete,

@@ -118,12 +118,16 @@ def _repair(arguments: argparse.Namespace, outputs: Sequence[str]) -> list[str]:
                 connection.ask("repair", outputs=outputs[start : start + ASKED_AT_ONCE])
     except NotRunningError:
         from assetd import once
+        from assetd.forkserver import ForkServer
 
-        answer = once.build(
-            command.load(arguments),
-            repair=outputs,
-            progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
-        )
+        project = command.load(arguments)
+        with contextlib.closing(ForkServer(project.config.state_dir)) as server:
+            answer = once.build(
+                project,
+                server,
+                repair=outputs,
+                progress=sys.stderr if sys.stderr.isatty() and not arguments.json else None,
+            )
         return list(answer["messages"])
     return []
 

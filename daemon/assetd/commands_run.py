@@ -53,8 +53,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from assetd import lock, logfile, serve, trace
-    from assetd.log import Log
+    from assetd import lock
+    from assetd.forkserver import ForkServer
 
     begun = _Begun()
     project = _load(arguments)
@@ -62,7 +62,14 @@ def _run(arguments: argparse.Namespace) -> int:
     path = client.socket_path(config.project, config.state_dir)
     lock.check_ours(config.state_dir)
     try:
-        with lock.held(config.state_dir, path):
+        with (
+            lock.held(config.state_dir, path),
+            contextlib.closing(ForkServer(config.state_dir)) as server,
+        ):
+            server.start()  # it gets warm while we import the rest
+            from assetd import logfile, serve, trace
+            from assetd.log import Log
+
             log = Log(arguments.log_format, logfile.path_in(config.state_dir))
 
             def ended(cause: str) -> None:
@@ -70,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
             watched = (config.out_dir, *(mount.folder for mount in config.mounts))
             with trace.opened(arguments.trace, watched, ended) as opened:
-                serve.serve(project, log, workers=arguments.workers, trace=opened)
+                serve.serve(project, log, server, workers=arguments.workers, trace=opened)
     except ProjectGoneError as error:
         what = f"waiting {RETURN_SECONDS:g} s for it to come back"
         log("project_gone", level="error", cause=str(error), what=what)

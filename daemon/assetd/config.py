@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # `assetd status` reads this module, and needs no plugin cont
     from assetd.processor import Option
 
 FILE_NAMES: Final = ("assetd.yml", "assetd.yaml")
+RECORD_NAME: Final = "record.sqlite"
+"""Of the record, in the state folder."""
 DEFAULT_FILTER: Final = ("all", "-uglifyjs", "-cleancss")
 
 Backend: TypeAlias = Literal["auto", "inotify", "polling"]
@@ -130,6 +132,11 @@ class Config:
     sections: Mapping[str, Section] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     """Of the keys at the top."""
+
+    @property
+    def record_path(self) -> str:
+        """Where the record is, or will be."""
+        return os.path.join(self.state_dir, RECORD_NAME)
 
     def row(self) -> dict[str, Any]:
         """The fact as a JSON object, without what only messages about the file need."""

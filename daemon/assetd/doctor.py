@@ -503,7 +503,7 @@ def _record(config: Config, sources: Sources) -> tuple[list[Finding], int]:
     folders |= {os.path.dirname(path) for path in (config.file, *config.plugins)}
     folders |= {os.path.dirname(mount.folder) for mount in config.mounts}
     folders |= {config.out_dir, os.path.dirname(config.out_dir), config.state_dir}
-    path = os.path.join(config.state_dir, "record.sqlite")
+    path = config.record_path
     findings: list[Finding] = []
     try:
         with contextlib.closing(Reader(path)) as reader:

@@ -5,13 +5,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TextIO
 
 from assetd import lock, recovery, report, words
 from assetd.batch_command import BatchCommand
 from assetd.engine import Engine, Order
 from assetd.errand import Errands
+from assetd.forkserver import ForkServer
 from assetd.model import Place, Reason
+from assetd.pool import Pool
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.trace import OFF, Trace
@@ -22,6 +25,7 @@ _REFRESH_SECONDS = 0.1
 
 def build(
     project: Project,
+    server: ForkServer,
     *,
     paths: Sequence[Place] = (),
     force: bool = False,
@@ -73,6 +77,7 @@ def build(
                     workers=workers,
                     no_delete=no_delete,
                     take_over=take_over,
+                    open_pool=partial(Pool, server=server),
                     trace=trace,
                 )
             order, ended = _run(engine, Order(tuple(paths), force), progress, repair)
@@ -137,7 +142,7 @@ def dry_run(
     config = project.config
     with tempfile.TemporaryDirectory(prefix="assetd-") as folder:
         empty = replace(project, config=replace(config, state_dir=folder))
-        if not os.path.exists(os.path.join(config.state_dir, "record.sqlite")):
+        if not os.path.exists(config.record_path):
             return _dry_run(empty, paths, force=force)
         try:
             return _dry_run(project, paths, force=force)

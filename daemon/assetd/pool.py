@@ -14,8 +14,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,6 +22,7 @@ from enum import Enum, IntEnum
 from typing import Any, Final, NamedTuple, Protocol
 
 from assetd import strays, testimony, wire
+from assetd.forkserver import Child, ForkServer
 from assetd.model import Diagnostic, Job, Outcome
 from assetd.trace import OFF, Trace
 
@@ -100,9 +99,7 @@ class Worker:
     """One process; owned by the pool, read by `status`."""
 
     number: int
-    process: subprocess.Popen[bytes]
-    pidfd: int
-    """Readable once it has ended; its pipe may be held open by a child that it forked."""
+    process: Child
     lifeline: int
     """The only write end of a pipe: when it is closed, the kernel kills the worker's group."""
     pipe: socket.socket
@@ -179,6 +176,7 @@ class Pool:
         *,
         generation: int = 1,
         staging: str,
+        server: ForkServer | None = None,
         trace: Trace = OFF,
         warm: bool = True,
         recycle_jobs: int = 20_000,
@@ -195,6 +193,7 @@ class Pool:
             on_event: Gets what is worth a line in the log.
             generation: Of the configuration that they are opened with.
             staging: A folder; each worker gets one of its own below it.
+            server: Forks the workers, and is closed by whoever made it; None for one of our own.
             trace: Is told what each worker does, and for how long.
             warm: Start all of them now; else as many as there are jobs for, when there are.
             recycle_jobs: A worker is replaced after so many.
@@ -207,6 +206,8 @@ class Pool:
         self._on_event = on_event
         self._generation = generation
         self._staging = staging
+        self._server = ForkServer(staging) if server is None else server
+        self._closes_server = server is None
         self._trace = trace
         self._recycle_jobs = recycle_jobs
         self._recycle_bytes = recycle_bytes
@@ -269,7 +270,7 @@ class Pool:
         for worker in self.workers.values():
             if worker.held and worker.verdict is None and _holds(worker) > self._most_bytes:
                 worker.verdict = f"took more than {self._most_bytes >> 20:,} MB of memory"
-                _kill_group(worker.process)
+                worker.process.kill()
         for worker in list(self.workers.values()):
             limit = self._limit(worker)
             if limit is None or now < limit:
@@ -287,7 +288,7 @@ class Pool:
                 worker.verdict = f"showed no progress for {found[3]:g} s"
             else:
                 worker.parted = True
-            _kill_group(worker.process)
+            worker.process.kill()
         if self._missing and now >= self._not_before:
             missing, self._missing = self._missing, []
             for number in missing:
@@ -306,18 +307,20 @@ class Pool:
             worker.held.clear()
             if busy or worker.state is WorkerState.STARTING:
                 # Nobody waits for its job any more, and it would not hear us before that.
-                _kill_group(worker.process)
+                worker.process.kill()
             else:
                 worker.pipe.setblocking(True)
                 with contextlib.suppress(OSError):
                     worker.pipe.sendall(wire.encode({"end": True}))
         deadline = time.monotonic() + grace_seconds
         for worker in list(self.workers.values()):
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            if worker.state is not WorkerState.DEAD:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
-            self._bury(worker)
+                self._bury(worker)
         if self.workers:
             self._end_strays()
+        if self._closes_server:
+            self._server.close()
         self._missing.clear()
 
     # -- processes ------------------------------------------------------------------------
@@ -342,7 +345,7 @@ class Pool:
         for fd, callback in (
             (worker.pipe, self._on_pipe),
             (worker.printed, self._on_printed),
-            (worker.pidfd, self._on_end),
+            (worker.process.pidfd, self._on_end),
         ):
             self._selector.register(
                 fd, selectors.EVENT_READ, lambda mask, w=worker, c=callback: c(w, mask)
@@ -352,9 +355,8 @@ class Pool:
 
     def _environment(self, staging: str) -> dict[str, str]:
         """That of a worker."""
-        ours = {**os.environ, strays.MARK: self._staging}
         if self._opening.get("bounds") is None:
-            return ours
+            return dict(os.environ)
         # It may not write to /tmp, which others read from.  What the one before it has left
         # there is nobody's.
         private = f"{staging}/private"
@@ -362,7 +364,7 @@ class Pool:
             os.unlink(private)
         shutil.rmtree(private, ignore_errors=True)
         os.mkdir(private, 0o700)
-        return {**ours, "TMPDIR": private, "XDG_CACHE_HOME": private}
+        return {**os.environ, "TMPDIR": private, "XDG_CACHE_HOME": private}
 
     def _spawn(self, number: int, environment: dict[str, str]) -> Worker:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -389,29 +391,12 @@ class Pool:
             progress = mmap.mmap(progress_fd, _PROGRESS.size)
             ours.callback(progress.close)
             progress[:] = _PROGRESS.pack(-1, -1, 0.0)
-            # A new program and not a fork: a forked child keeps its siblings' pipes open, so
-            # it never sees EOF and outlives us.  A session of its own, so that a timeout
-            # takes the tools that it started along.
-            fds = (their_pipe.fileno(), progress_fd, their_lifeline)
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "assetd.worker", *map(str, fds)],
-                stdin=subprocess.DEVNULL,
-                stdout=printing,
-                stderr=printing,
-                pass_fds=fds,
-                env=environment,
-                start_new_session=True,
-            )
-            try:
-                pidfd = os.pidfd_open(process.pid)
-            except OSError:
-                process.kill()
-                process.wait()
-                raise
+            fds = (printing, their_pipe.fileno(), progress_fd, their_lifeline)
+            process = self._server.fork(f"assetd-worker-{number}", fds, environment)
             ours.pop_all()
         pipe.setblocking(False)
         os.set_blocking(printed, False)
-        return Worker(number, process, pidfd, lifeline, pipe, printed, progress, self._generation)
+        return Worker(number, process, lifeline, pipe, printed, progress, self._generation)
 
     def _move(self, worker: Worker, state: WorkerState) -> None:
         worker.state = state
@@ -458,7 +443,7 @@ class Pool:
                 outcomes += self._understand(worker, message)
         except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             worker.verdict = f"sent rubbish ({error})"
-            _kill_group(worker.process)
+            worker.process.kill()
         # The outcomes are the owner's business now, and so are the exceptions.
         for outcome in outcomes:
             self._on_outcome(outcome)
@@ -607,23 +592,25 @@ class Pool:
 
     def _end_strays(self) -> None:
         live = [w.process.pid for w in self.workers.values() if w.state is not WorkerState.DEAD]
-        for pid in strays.end(self._staging, live):
+        for pid in strays.end(self._server.mark, live, spared=self._server.pid):
             self._on_event("stray_ended", {"pid": pid, "cause": "its worker is dead"})
 
     def _bury(self, worker: Worker) -> None:
         if worker.state is WorkerState.DEAD:
             return
         self._move(worker, WorkerState.DEAD)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(LAST_WORDS_SECONDS)
-        if worker.process.returncode is None and worker.verdict is None and not worker.parted:
+        if (
+            not worker.process.wait(LAST_WORDS_SECONDS)
+            and worker.verdict is None
+            and not worker.parted
+        ):
             worker.verdict = "closed its pipe"
         # Its group too: a tool that it started must not write into staging any more.
-        _kill_group(worker.process)
+        worker.process.kill()
         os.close(worker.lifeline)
         worker.process.wait()
-        self._selector.unregister(worker.pidfd)
-        os.close(worker.pidfd)
+        self._selector.unregister(worker.process.pidfd)
+        worker.process.reap()
         self._selector.unregister(worker.pipe)
         worker.pipe.close()
         self._on_printed(worker)
@@ -712,14 +699,7 @@ def _may_pass(worker: Worker) -> bool:
     A crash, an exit or a hang comes from the job and comes again.  SIGKILL comes from outside:
     of the kernel when there is no memory left, say.
     """
-    return worker.verdict is None and worker.process.returncode == -signal.SIGKILL
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    # Its pid is its group's: it leads a session of its own.  Until we have waited for it
-    # the number cannot belong to anybody else.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    return worker.verdict is None and worker.process.returncode in {None, -signal.SIGKILL}
 
 
 def _obituary(worker: Worker) -> str:
@@ -731,6 +711,8 @@ def _obituary(worker: Worker) -> str:
         cause = f"{worker.verdict} and was killed"
     elif worker.unfit is not None:
         return worker.unfit
+    elif code is None:
+        cause = "ended, and so had its parent: nobody knows how"
     elif code < 0:
         try:
             cause = f"was killed by {signal.Signals(-code).name}"

@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from typing import Final
 
 from assetd import place as places
 from assetd import publish
@@ -20,8 +19,6 @@ from assetd.reconcile import turned_out
 from assetd.record import CorruptRecordError, OutdatedRecordError, Record, salvage, set_aside
 from assetd.tree import is_safe_name
 
-RECORD_NAME: Final = "record.sqlite"
-
 
 def open_record(config: Config, tell: Tell, *, mend: bool = True) -> Record:
     """The project's record; a damaged one is set aside, named, and begun anew.
@@ -29,7 +26,7 @@ def open_record(config: Config, tell: Tell, *, mend: bool = True) -> Record:
     Raises:
         CorruptRecordError: It is damaged, and not to be mended.
     """
-    path = os.path.join(config.state_dir, RECORD_NAME)
+    path = config.record_path
     try:
         record = Record(path, durability=config.durability)
         record.check()
@@ -47,7 +44,7 @@ def give_up_record(config: Config, tell: Tell, cause: CorruptRecordError) -> Non
     It begins with the outputs that are known to be ours.  What is not known any more and differs
     from what we would make passes for somebody else's.
     """
-    path = os.path.join(config.state_dir, RECORD_NAME)
+    path = config.record_path
     aside = set_aside(path)
     known = [output for output in salvage(aside) if _is_sane(output)]
     if isinstance(cause, OutdatedRecordError):

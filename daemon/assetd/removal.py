@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from assetd import client, publish
 from assetd import place as places
-from assetd.config import Config
+from assetd.config import RECORD_NAME, Config
 from assetd.model import Cause, Change, Deletion, Digest, Output, Reason, Stamp
 from assetd.publish import Seen, There
 from assetd.record import (
@@ -27,7 +27,6 @@ from assetd.record import (
 from assetd.tree import is_safe_name
 
 SCHEMA: Final = 1
-RECORD_NAME: Final = "record.sqlite"
 LOCK_NAME: Final = "lock"
 KEPT_NAME: Final = "kept"
 """Edited outputs that were set aside: somebody's work."""

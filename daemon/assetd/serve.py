@@ -11,6 +11,8 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -20,9 +22,11 @@ from assetd.control import Control
 from assetd.desktop import Desktop
 from assetd.engine import Engine, State
 from assetd.errand import Errands
+from assetd.forkserver import ForkServer
 from assetd.log import Log
 from assetd.metrics import Counts
 from assetd.model import Tell
+from assetd.pool import Jobs, Pool
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.systemd import Notifier, Pulse
@@ -32,8 +36,16 @@ DAMAGE_LIMIT: Final = 3
 """So many damaged records within one life are no accident: the disk is broken."""
 
 
-def serve(project: Project, tell: Tell, *, workers: int | None = None, trace: Trace = OFF) -> None:
+def serve(
+    project: Project,
+    tell: Tell,
+    server: ForkServer,
+    *,
+    workers: int | None = None,
+    trace: Trace = OFF,
+) -> None:
     """Run the daemon of *project* until somebody ends it.  The caller holds the lock."""
+    open_pool = partial(Pool, server=server)
     signals = _Signals()
     notifier = Notifier()
     # The watchdog ends us with SIGABRT: let the journal have where we hung.
@@ -43,7 +55,7 @@ def serve(project: Project, tell: Tell, *, workers: int | None = None, trace: Tr
     damages = 0
     while True:
         try:
-            _serve_once(project, tell, signals, notifier, counts, workers, trace)
+            _serve_once(project, tell, signals, notifier, counts, workers, open_pool, trace)
         except CorruptRecordError as error:
             damages += 1
             if damages == DAMAGE_LIMIT:
@@ -60,6 +72,7 @@ def _serve_once(
     notifier: Notifier,
     counts: Counts,
     workers: int | None,
+    open_pool: Callable[..., Jobs],
     trace: Trace,
 ) -> None:
     config = project.config
@@ -70,7 +83,7 @@ def _serve_once(
             listener(event, **fields)
 
     with trace.span("start"):
-        engine = Engine(project, everyone, workers=workers, trace=trace)
+        engine = Engine(project, everyone, workers=workers, open_pool=open_pool, trace=trace)
     errands = Errands(engine.selector)
     engine.hearers += [
         counts.hear,

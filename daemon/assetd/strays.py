@@ -15,7 +15,7 @@ MARK: Final = "ASSETD_WORKER_OF"
 """In the environment of every worker, and so of all that it starts."""
 
 
-def end(owner: str, workers: Collection[int]) -> list[int]:
+def end(owner: str, workers: Collection[int], *, spared: int | None = None) -> list[int]:
     """Kill what the workers of *owner* have left behind; returns the processes.
 
     Only for who holds the project: all that has its mark and does not descend from one of the
@@ -24,11 +24,12 @@ def end(owner: str, workers: Collection[int]) -> list[int]:
     Args:
         owner: The value of the mark.
         workers: The processes of the workers that live.
+        spared: A process that is left alone, but not what it has started.
     """
     wanted = os.fsencode(f"{MARK}={owner}")
     ended = []
     for pid in _processes():
-        if pid == os.getpid() or not _is_marked(pid, wanted) or _descends(pid, workers):
+        if pid in {os.getpid(), spared} or not _is_marked(pid, wanted) or _descends(pid, workers):
             continue
         with contextlib.suppress(OSError):
             # By descriptor, and asked again: meanwhile the number may be somebody else's.

@@ -1,6 +1,6 @@
 """A worker's main: opens its processors once, then runs the jobs that come through its pipe.
 
-Started by `pool` as `python -m assetd.worker FD PROGRESS_FD LIFELINE_FD`.  It has one thread.
+Forked by `forkserver_main`, as one thread.
 Standard output is not its protocol: what processors and compilers print is kept for the message
 if it dies.  It ends when the pipe does.  When the owner dies, the kernel ends it and the tools
 that it started, even in the middle of a compile.
@@ -36,14 +36,11 @@ FLUSH_SECONDS: Final = 0.004
 _PROGRESS: Final = struct.Struct("=qid")
 
 
-def main() -> None:
+def main(pipe_fd: int, progress_fd: int, lifeline_fd: int) -> None:
     """Run until the pipe ends."""
-    pipe_fd, progress_fd, lifeline_fd = (int(arg) for arg in sys.argv[1:4])
     _die_with_owner(lifeline_fd)
-    # Ctrl-C in a terminal reaches the whole group; the owner decides when we stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides when we stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.set_inheritable(pipe_fd, False)
     pipe = socket.socket(fileno=pipe_fd)
     progress = mmap.mmap(progress_fd, _PROGRESS.size)
     os.close(progress_fd)
@@ -79,7 +76,6 @@ def _die_with_owner(lifeline: int) -> None:
     Not PR_SET_PDEATHSIG: that spares the tools that we start, and fires when the thread that
     started us ends.
     """
-    os.set_inheritable(lifeline, False)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | fcntl.fcntl(lifeline, fcntl.F_GETFL))
@@ -194,7 +190,3 @@ def _in_place(record: str, mount: str) -> list[tuple[str, str]]:
 def _rss_bytes() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * mmap.PAGESIZE
-
-
-if __name__ == "__main__":
-    main()
