@@ -650,7 +650,8 @@ def test_a_plugin_that_breaks_in_its_workers_is_told_of_and_heals_when_it_is_men
 ) -> None:
     """The jobs fail with the reason; a new text of the plugin starts new workers."""
     site = Site(tmp_path / "site", "mounts: [assets]\nplugins: [actor.py]\n")
-    broken = "import os, sys\nif 'assetd.forkserver_main' in sys.orig_argv: raise OSError('no licence')\n"
+    condition = "'assetd.forkserver_main' in sys.orig_argv"
+    broken = f"import os, sys\nif {condition}: raise OSError('no licence')\n"
     site.write("actor.py", broken + ACTOR)
     site.write("assets/a.act", FINE)
     with site.daemon() as daemon:
