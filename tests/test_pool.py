@@ -506,7 +506,7 @@ def test_random_kills_never_hang_the_pool_nor_blame_the_wrong_job(bench: Bench) 
                 delays.append(bench.pool.workers[number].since - when)
                 del killed[number]
         up = [w for w in bench.pool.workers.values() if w.state is not WorkerState.DEAD]
-        if dice.random() < 0.3:
+        if up and dice.random() < 0.3:
             # In its start, between jobs and in the middle of one.
             victim = dice.choice(up)
             if victim.state in fit:
