@@ -346,3 +346,31 @@ def test_an_output_that_is_newer_than_the_record_is_known_by_the_ledger(
     assert any(line.startswith("record_behind") for line in told)
     assert sorted(site.outputs()) == ["a.txt", "b.txt"]
     assert not (site.root / ".assetd/kept").exists()
+
+
+@pytest.mark.parametrize("left", [b"", b"b" * 4096])
+def test_an_output_that_was_deleted_again_and_comes_back_half_written_goes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, left: bytes
+) -> None:
+    """Its name reached the disk, its content and its deletion did not: nobody's, it stayed."""
+    before = copied(site)
+    site.write("assets/new.txt", "b" * 10_000)
+    site.build()
+    site.remove("assets/new.txt")
+    powered_off(site, monkeypatch)
+    put_back(site, before, "ledger")
+    (site.root / "public/new.txt").write_bytes(left)
+    check_after(site)
+
+
+def test_what_somebody_wrote_where_an_output_was_deleted_stays(site: Site) -> None:
+    """The machine did not go down: nothing of ours can be half written."""
+    before = copied(site)
+    site.write("assets/new.txt", "b" * 10_000)
+    site.build()
+    site.remove("assets/new.txt")
+    site.build()
+    put_back(site, before, "ledger")
+    site.write("public/new.txt", "")
+    rebuild(site)
+    assert site.outputs()["new.txt"] == b""

@@ -100,11 +100,11 @@ def catch_up(out_dir: str, record: Record, tell: Tell) -> None:
     """
     ledger = record.ledger
     if ledger.last > record.commits:
-        last = ledger.last
+        last, torn = ledger.last, not ended_cleanly(record)
         found = [
             output
             for known in ledger.read(record.commits).values()
-            if (output := _found(out_dir, known, record.output(known.path))) is not None
+            if (output := _found(out_dir, known, record.output(known.path), torn=torn)) is not None
         ]
         record.adopt(found, last)
         if found:
@@ -114,8 +114,15 @@ def catch_up(out_dir: str, record: Record, tell: Tell) -> None:
         record.write_ledger()  # it has lost something itself
 
 
-def _found(out_dir: str, known: Known, recorded: Output | None) -> Output | None:
-    """What the record should say of an output; None if it is right."""
+def _found(out_dir: str, known: Known, recorded: Output | None, *, torn: bool) -> Output | None:
+    """What the record should say of an output; None if it is right.
+
+    Args:
+        out_dir: The output root.
+        known: What the ledger says of it.
+        recorded: What the record does.
+        torn: Whether the machine went down, so that the disk may have it half written.
+    """
     seen = publish.identify(out_dir, known.path)
     if seen is None:
         return None  # nothing is there that could be taken for somebody else's
@@ -125,6 +132,8 @@ def _found(out_dir: str, known: Known, recorded: Output | None) -> Output | None
     # What is neither is half written, or edited: which of the two, the stamps and the digest
     # of the last one tell, as for any output.
     last = known.digests[-1]
+    if last is None and torn and candidates:
+        last = candidates[0]  # it was written and deleted, and the disk has the first half of that
     digest = seen[1] if seen[1] in candidates else last
     if digest is None or (recorded is not None and recorded.digest == digest == last):
         return None
