@@ -520,7 +520,13 @@ class Liars(InlinePool):
 
 def spoken(dice: random.Random, outcome: Outcome) -> bytes:
     """What a worker says that is not quite this."""
-    message = {"outcomes": [json.loads(json.dumps(outcome))], "rss": 1}
+    told = json.loads(json.dumps(outcome))
+    message: Any = {"outcomes": [told], "rss": 1}
+    if dice.random() < 0.2:
+        needs = [["file", "assets/a", "", None], ["glob", "assets", "*", "0" * 64]]
+        wills = [{"will": told, "at": 0}]
+        mets = [{"met": each, "fact": None} for each in needs]
+        message = {**dice.choice(wills + mets), "rss": 1}
     if dice.random() < 0.9:
         return wire.encode(mutated(dice, message))
     return scrambled(dice, wire.encode(message))

@@ -661,3 +661,42 @@ def test_a_plugin_that_breaks_in_its_workers_is_told_of_and_heals_when_it_is_men
         site.write("actor.py", ACTOR)
         wait_for(lambda: daemon.status()["errors"] == [], "the plugin to be taken")
         assert site.output("a.act") == FINE
+
+
+ENDLESS = "@while true { $c: $c + 1; }"
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new", "known"])
+@pytest.mark.parametrize("how", ["hangs", "crashes"])
+def test_mending_the_partial_that_ended_a_worker_builds_its_source(
+    tmp_path: Path, how: str, new: bool
+) -> None:
+    """Also if no build of the source has come to its end yet, to tell what it depends on."""
+    config = "mounts: [assets]\nworkers: 1\njob_timeout: 1s\nplugins: [actor.py]\n"
+    site = Site(tmp_path / "site", config)
+    site.write("actor.py", ACTOR)
+    if how == "hangs":
+        source, partial = "css/page.scss", "assets/css/_part.scss"
+        text, fine, bad = '@import "part"; a { b: $c; }', "$c: 1;", f"$c: 1; {ENDLESS}"
+    else:
+        source, partial = "page.act", "assets/part.txt"
+        text = (
+            f"import os\npath = step.project / '{partial}'\nstep.depends(path)\n"
+            "'crash' in path.read_text() and os.abort()"
+        )
+        fine, bad = "fine", "crash"
+    with site.daemon() as daemon:
+        site.write(partial, fine if not new else bad)
+        site.write(f"assets/{source}", text)
+        if not new:
+            assert daemon.sync() == []
+            site.write(partial, bad)
+        [error] = daemon.sync()
+        assert error["source"] == source
+        assert error["message"].startswith("its worker ")
+        site.write("assets/other.txt", "of no matter")
+        assert daemon.sync() == [error]
+        assert daemon.status()["workers"][0]["restarts"] == 2  # nobody tried it again
+        site.write(partial, fine)
+        assert daemon.sync() == []
+    assert site.outputs() == site.clean_build()

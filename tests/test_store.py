@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from assetd.model import Dependency, Diagnostic, Kind, Made
+from assetd.model import Dependency, DependencyKey, Diagnostic, Kind, Made
 from assetd.stamp import digest_bytes
-from assetd.store import RESULTS_PER_KEY, DependencyKey, Result, Store, base_key
+from assetd.store import RESULTS_PER_KEY, Result, Store, base_key
 
 KEY = base_key("sass", "1", "0" * 64, "css/site.scss", "1" * 64)
 DEPENDENCIES = (

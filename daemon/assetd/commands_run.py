@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from assetd.forkserver import ForkServer
 
     begun = _Begun()
-    project = _load(arguments)
+    project = command.load(arguments)
     config = project.config
     path = client.socket_path(config.project, config.state_dir)
     lock.check_ours(config.state_dir)
@@ -70,6 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
             from assetd import logfile, serve, trace
             from assetd.log import Log
 
+            _warn(project)
             log = Log(arguments.log_format, logfile.path_in(config.state_dir))
 
             def ended(cause: str) -> None:
@@ -115,13 +116,17 @@ class _Begun:
 
 def _load(arguments: argparse.Namespace) -> Any:
     """The project; what deserves a warning is said, also of the command that it is to run."""
+    project = command.load(arguments)
+    _warn(project)
+    return project
+
+
+def _warn(project: Any) -> None:
     from assetd import batch_command
 
-    project = command.load(arguments)
     problem = batch_command.problem(project.config)
     if problem is not None:
         command.say(str(problem))
-    return project
 
 
 def _start(arguments: argparse.Namespace) -> int:

@@ -5,11 +5,11 @@ imports, and opens nothing: no configuration, no plugin, so that a worker forked
 a new one.  It ends when the owner's end of its socket does.
 """
 
+import contextlib
 import gc
 import os
 import socket
 import sys
-from typing import Any
 
 from assetd import worker
 from assetd.forkserver import receive, send
@@ -22,22 +22,21 @@ def main() -> None:
     # What is there now is shared with all workers, as long as nobody writes to it.
     gc.collect()
     gc.freeze()
-    theirs = _serve(control)
-    if theirs is not None:
-        worker.main(*theirs)
+    born = _serve(control)
+    if born is not None:
+        control.close()
+        worker.main(*_become(*born))
 
 
-def _serve(control: socket.socket) -> list[int] | None:
-    """Answer until the socket ends; in a child, the descriptors that it begins with."""
+def _serve(control: socket.socket) -> tuple[str, dict[str, str], list[int]] | None:
+    """Answer until the socket ends; in a child, what it begins with."""
     while (request := receive(control)) is not None:
         match request:
             case {"fork": name, "environment": environment}, fds:
                 try:
                     pid = os.fork()
                     if pid == 0:
-                        control.close()
-                        _become(name, environment, fds[0])
-                        return fds[1:]
+                        return name, environment, fds
                     # Not ours to reap before we are told to, so the number is still its own.
                     pidfd = os.pidfd_open(pid)
                 except OSError as error:
@@ -57,16 +56,17 @@ def _serve(control: socket.socket) -> list[int] | None:
     return None
 
 
-def _become(name: str, environment: dict[str, Any], printing: int) -> None:
-    """Be a process of its own, as if a program had been started."""
+def _become(name: str, environment: dict[str, str], fds: list[int]) -> list[int]:
+    """Be a process of its own, as if a program had been started; the descriptors it is left."""
     os.setsid()
-    os.dup2(printing, 1)
-    os.dup2(printing, 2)
-    os.close(printing)
+    os.dup2(fds[0], 1)
+    os.dup2(fds[0], 2)
+    os.close(fds[0])
     os.environ.clear()
     os.environ.update(environment)
-    with open("/proc/self/comm", "w", encoding="ascii") as file:
-        file.write(name)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write(name)  # for process listings
+    return fds[1:]
 
 
 if __name__ == "__main__":

@@ -85,6 +85,10 @@ class Kind(StrEnum):
     """The same, with the times at which those sources were last modified."""
 
 
+DependencyKey: TypeAlias = tuple[Kind, Place, str]
+"""What is depended on, whatever it holds: `Dependency.key`."""
+
+
 class Dependency(NamedTuple):
     """Something besides its input that a node's result came from."""
 
@@ -98,7 +102,7 @@ class Dependency(NamedTuple):
     """Of the content or of the list of names.  None: the file was not there."""
 
     @property
-    def key(self) -> tuple[Kind, Place, str]:
+    def key(self) -> DependencyKey:
         """What is depended on, whatever it holds."""
         return (self.kind, self.place, self.pattern)
 
@@ -308,13 +312,15 @@ class Job(NamedTuple):
     """What is in place now, by output.  None is short for nothing."""
     force: bool = False
     """Run every node, whatever its key says, and do not ask the store."""
+    testify: bool = False
+    """It has cost a worker: tell at once what it turns out to depend on, while there is time."""
 
     @staticmethod
     def of(row: Row) -> "Job":
         """The fact that a row stands for."""
-        id_, source, nodes, published, force = row
+        id_, source, nodes, published, force, testify = row
         known = tuple([NodeRecord.of(n) for n in nodes])
-        return Job(id_, Source(*source), known, published, force)
+        return Job(id_, Source(*source), known, published, force, testify)
 
 
 class Staged(NamedTuple):
@@ -346,7 +352,7 @@ class Outcome(NamedTuple):
     settled: bool = True
     """False: a file changed while it was read; run it again."""
     died: Diagnostic | None = None
-    """The worker could not finish it: why.  Everything else is empty then."""
+    """The worker could not finish it: why.  The rest is then what it told before, if it did."""
 
     @property
     def failed(self) -> bool:

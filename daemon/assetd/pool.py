@@ -116,6 +116,8 @@ class Worker:
     """What it was sent and has not answered, in the order of sending."""
     jobs: int = 0
     rss_bytes: int = 0
+    will: testimony.Will | None = None
+    """What becomes of the job that it is at, if this is its end."""
     tail: bytearray = field(default_factory=bytearray)
     reader: wire.Reader = field(default_factory=wire.Reader)
     unsent: bytearray = field(default_factory=bytearray)
@@ -460,6 +462,10 @@ class Pool:
             self._unfit = 0
             self._trace.started(worker.number, worker.since, worker.process.pid)
             self._move(worker, WorkerState.IDLE)
+        if "will" in message:
+            worker.will = testimony.Will.of(message)
+        elif "met" in message and worker.will is not None:
+            worker.will.add(message)
         outcomes = [testimony.outcome(row) for row in message.get("outcomes", ())]
         staging = f"{self._staging}/w{worker.number}"
         answers: list[tuple[str, Outcome]] = []
@@ -543,12 +549,13 @@ class Pool:
             elif blamed is None and not ticket.alone:
                 self._queues[ticket.lane].appendleft(ticket._replace(alone=True))
             elif ticket.deaths == 0:
-                again = ticket._replace(deaths=1, alone=True)
+                job = ticket.job._replace(testify=True)
+                again = ticket._replace(job=job, deaths=1, alone=True)
                 self._queues[ticket.lane].appendleft(again)
             else:
                 where = f" in {blamed[2]}" if blamed is not None and blamed[2] else ""
                 why = f"its worker {cause}{where}, twice"
-                self._fail(ticket, why, transient=_may_pass(worker))
+                self._fail(ticket, why, transient=_may_pass(worker), will=worker.will)
         if not ready:
             self._count_unfit(cause)
         if time.monotonic() >= self._not_before:
@@ -575,8 +582,19 @@ class Pool:
                 why = f"the workers cannot start: {self._unfit_cause}"
                 self._fail(queue.popleft(), why, transient=True)
 
-    def _fail(self, ticket: Ticket, why: str, *, transient: bool) -> None:
-        self._on_outcome(Outcome(ticket.job.id, died=Diagnostic(why, transient=transient)))
+    def _fail(
+        self,
+        ticket: Ticket,
+        why: str,
+        *,
+        transient: bool,
+        will: testimony.Will | None = None,
+    ) -> None:
+        died = Diagnostic(why, transient=transient)
+        if will is None or transient or will.outcome.job != ticket.job.id:
+            self._on_outcome(Outcome(ticket.job.id, died=died))
+        else:
+            self._on_outcome(will.carried_out(died))
 
     def _sweep(self, number: int, held: list[Ticket]) -> None:
         """Remove from a dead worker's staging what it made for jobs that it did not finish."""

@@ -171,7 +171,7 @@ def _entry(batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Sou
             outcome.digest,
             EntryState.FAILED,
             tuple(dict.fromkeys((*planned.claims, *(old.claims if old is not None else ())))),
-            (old.nodes if old is not None else ()) or planned.nodes,
+            outcome.nodes or (old.nodes if old is not None else ()) or planned.nodes,
             planned.reasons[0],
             outcome.died,
             batch.id,

@@ -26,6 +26,7 @@ from assetd import stamp as stamps
 from assetd.errors import BuildError
 from assetd.model import (
     Dependency,
+    DependencyKey,
     Diagnostic,
     Digest,
     FileFact,
@@ -37,10 +38,11 @@ from assetd.model import (
     Outcome,
     Place,
     Staged,
+    Stamp,
 )
 from assetd.processor import Options, Processor, Published
 from assetd.step import Desk, glob_digest
-from assetd.store import DependencyKey, Result, Results, Store, base_key
+from assetd.store import Result, Results, Store, base_key
 from assetd.tree import Node, Tree, TreeError, grow
 
 CARRY_LIMIT: Final = 1 << 18
@@ -137,6 +139,8 @@ class Runner:
         self.denied = denied
         self.at_node: Callable[[int], None] = lambda _index: None
         """Is told which node of the tree is about to run."""
+        self.testify: Callable[[dict[str, Any]], None] = lambda _said: None
+        """Is told of a job that has cost a worker: see `testimony.Will`."""
         self.looker = stamps.Looker(project)
         self.paths = {folder: Path(folder) for folder in (project, *_folders(mounts))}
         """The folders that every step is told of: paths are slow to make."""
@@ -227,7 +231,8 @@ class Runner:
             return self._refuse(job, origin, "the processors do not agree whether to take it")
         must: set[int] = set(range(len(tree.nodes))) if job.force else set()
         while True:
-            attempt = _Attempt(self, job, mount, tree, digest, must)
+            proof = None if stamps.is_racy(stamp) else stamp
+            attempt = _Attempt(self, job, mount, tree, digest, proof, must)
             try:
                 outcome = attempt.run()
                 break
@@ -284,6 +289,7 @@ class _Attempt:
         mount: MountSetting,
         tree: Tree,
         digest: Digest,
+        stamp: Stamp | None,
         must: set[int],
     ) -> None:
         self.runner = runner
@@ -291,6 +297,7 @@ class _Attempt:
         self.mount = mount
         self.tree = tree
         self.digest = digest
+        self.stamp = stamp
         self.must = must
         self.takers = {t.processor.name: t for t in mount.takers}
         self.old = {(n.processor, n.path): n for n in job.nodes}
@@ -351,16 +358,7 @@ class _Attempt:
         old = self.old.get((node.processor, node.path))
         input_ = self._input_digest(node)
         if input_ is None:
-            empty = NodeRecord(node.processor, node.path, taker.version, taker.options_digest, "")
-            # The version is today's, so that nobody takes it for changed; it is asked anyway
-            # as soon as there is an input.
-            return (old or empty)._replace(
-                version=taker.version,
-                options=taker.options_digest,
-                state=NodeState.WAITING,
-                failure=None,
-                seconds=0.0,
-            )
+            return _waiting(node, taker, old)
         same_way = (
             old is not None
             and old.state is not NodeState.WAITING
@@ -491,7 +489,10 @@ class _Attempt:
                 runner.warm.get(node.processor),
                 self._listing,
                 self.ours.get(given),
+                self._testify if self.job.testify else None,
             )
+            if self.job.testify:
+                self._begin_testimony(index, node, taker, input_, old)
             if node.parent is None:
                 for target in stamps.targets(origin):
                     desk.depends(target)
@@ -559,6 +560,41 @@ class _Attempt:
             None,
             tuple(desk.warnings),
         )
+
+    def _begin_testimony(
+        self, index: int, node: Node, taker: Opened, input_: Digest, old: NodeRecord | None
+    ) -> None:
+        """Tell how the job would end if this node never did."""
+        known = () if old is None else old.dependencies
+        failed = NodeRecord(
+            node.processor,
+            node.path,
+            taker.version,
+            taker.options_digest,
+            input_,
+            tuple(Dependency(*d.key, self._current(d.key)) for d in known),
+            () if old is None else old.made,
+            NodeState.FAILED,
+        )
+        rest = [
+            _waiting(each, self.takers[each.processor], self.old.get((each.processor, each.path)))
+            for each in self.tree.nodes[index + 1 :]
+        ]
+        outcome = Outcome(
+            self.job.id,
+            self.stamp,
+            self.digest,
+            (*self.records, failed, *rest),
+            files=tuple(fact for fact in self.facts.values() if fact.digest is not None),
+        )
+        self.runner.testify({"will": outcome, "at": index})
+
+    def _testify(self, key: DependencyKey) -> None:
+        """Tell what the node turns out to depend on."""
+        dependency = Dependency(*key, self._current(key))
+        fact = self.facts[key[1]] if key[0] is Kind.FILE else None
+        known = None if fact is None or fact.digest is None else fact
+        self.runner.testify({"met": dependency, "fact": known})
 
     def _check(
         self,
@@ -691,6 +727,20 @@ class _Attempt:
             rows = self.runner.in_place(name)
             self.listings[key] = listing.select(rows, mount.folder, pattern, dates=dates)
         return self.listings[key]
+
+
+def _waiting(node: Node, taker: Opened, old: NodeRecord | None) -> NodeRecord:
+    """What is noted of a node whose input is not there."""
+    empty = NodeRecord(node.processor, node.path, taker.version, taker.options_digest, "")
+    # The version is today's, so that nobody takes it for changed; it is asked anyway as soon as
+    # there is an input.
+    return (old or empty)._replace(
+        version=taker.version,
+        options=taker.options_digest,
+        state=NodeState.WAITING,
+        failure=None,
+        seconds=0.0,
+    )
 
 
 def _is_older(folder: str, limit_ns: int) -> bool:

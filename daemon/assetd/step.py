@@ -16,7 +16,7 @@ from typing import Any, Final
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import BuildError
-from assetd.model import Diagnostic, Digest, Kind, Place
+from assetd.model import DependencyKey, Diagnostic, Digest, Kind, Place
 from assetd.processor import Found, Options, Published
 from assetd.tree import is_safe_name
 
@@ -49,12 +49,14 @@ class Desk:
     """The outputs of a mount that a pattern finds, dated or not."""
     staged_digest: Digest | None = None
     """Of the input, if we have written it to staging and nobody else wants it."""
+    testify: Callable[[DependencyKey], None] | None = None
+    """Hears at once of what is depended on."""
 
     staged: dict[str, str] = field(default_factory=dict)
     """Where each output was written, by name."""
     digests: dict[str, Digest] = field(default_factory=dict)
     """Of the outputs that were written through us."""
-    depended: dict[tuple[Kind, Place, str], Digest | None] = field(default_factory=dict)
+    depended: dict[DependencyKey, Digest | None] = field(default_factory=dict)
     """What was depended on, in the order of the telling; for a glob what it found then."""
     warnings: list[Diagnostic] = field(default_factory=list)
     _scratch: str | None = None
@@ -138,22 +140,27 @@ class Desk:
         return found
 
     def _depend(self, place: Place, links: Iterable[str]) -> None:
-        self.depended[(Kind.FILE, place, "")] = None
+        self._note((Kind.FILE, place, ""))
         for target in links:
-            self.depended[(Kind.FILE, self.looker.place(target), "")] = None
+            self._note((Kind.FILE, self.looker.place(target), ""))
+
+    def _note(self, key: DependencyKey, found: Digest | None = None) -> None:
+        if self.testify is not None and key not in self.depended:
+            self.testify(key)
+        self.depended.setdefault(key, found)
 
     def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:
         """See `processor.Step`."""
         place = places.of(folder, str(self.project))
         base = places.path(place, str(self.project))
         names = glob_names(base, pattern)
-        self.depended.setdefault((Kind.GLOB, place, pattern), _names_digest(names))
+        self._note((Kind.GLOB, place, pattern), _names_digest(names))
         return tuple(Path(base, name) for name in names)
 
     def published(self, mount: str, pattern: str, *, dates: bool = False) -> Sequence[Published]:
         """See `processor.Step`."""
         kind = Kind.DATED_OUTPUTS if dates else Kind.OUTPUTS
-        self.depended[(kind, mount, pattern)] = None
+        self._note((kind, mount, pattern))
         return self.in_place(mount, pattern, dates)
 
     def warn(

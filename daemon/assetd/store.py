@@ -13,19 +13,16 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from assetd import stamp as stamps
-from assetd.model import KINDS, Dependency, Diagnostic, Digest, Kind, Made, Place
+from assetd.model import KINDS, Dependency, DependencyKey, Diagnostic, Digest, Made
 
 RESULTS_PER_KEY: Final = 8
 """How many sets of dependencies one input is remembered with: branches that one goes between."""
 
 _FORM: Final = 2
 """Of the files below `results/`: those of another one are as good as damaged."""
-
-DependencyKey: TypeAlias = tuple[Kind, Place, str]
-"""What is depended on, whatever it holds: `Dependency.key`."""
 
 
 class Result(NamedTuple):

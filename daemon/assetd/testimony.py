@@ -7,16 +7,20 @@ from, published and recorded by the owner, who is not to fall over it.
 import math
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from assetd.model import (
     KINDS,
     NODE_STATES,
     Dependency,
+    DependencyKey,
     Diagnostic,
     FileFact,
     Made,
     NodeRecord,
+    NodeState,
     Outcome,
     Row,
     Staged,
@@ -46,6 +50,50 @@ def outcome(row: Row) -> Outcome:
         _truth(settled),
         None if died is None else _diagnostic(died),
     )
+
+
+@dataclass(slots=True)
+class Will:
+    """How a job ends if its worker does not come back from a node: all that anybody knows.
+
+    Without it nobody knew what a source depends on that hangs or crashes its compiler when it
+    is seen first, so mending the partial that is to blame did not build it again.
+    """
+
+    outcome: Outcome
+    at: int
+    """The index of that node, which has failed."""
+    met: dict[DependencyKey, Dependency] = field(default_factory=dict)
+    facts: list[FileFact] = field(default_factory=list)
+
+    @staticmethod
+    def of(message: Mapping[str, Any]) -> "Will":
+        """What a worker has told of a job before it is done.  Raises as `outcome` does."""
+        told, at = outcome(message["will"]), whole(message["at"])
+        if (
+            at < 0
+            or told.nodes[at].state is not NodeState.FAILED
+            or told.staged
+            or not told.settled
+        ):
+            raise ValueError(f"a will: {_short(at)}")
+        return Will(told, at)
+
+    def add(self, message: Mapping[str, Any]) -> None:
+        """Take in one more thing that the node depends on."""
+        found, fact = _dependency(message["met"]), message["fact"]
+        self.met[found.key] = found
+        if fact is not None:
+            self.facts.append(_fact(fact))
+
+    def carried_out(self, died: Diagnostic) -> Outcome:
+        """The outcome of the job."""
+        node = self.outcome.nodes[self.at]
+        met = {d.key: d for d in node.dependencies} | self.met
+        failed = node._replace(dependencies=tuple(met.values()), failure=died)
+        nodes = (*self.outcome.nodes[: self.at], failed, *self.outcome.nodes[self.at + 1 :])
+        files = (*self.outcome.files, *self.facts)
+        return self.outcome._replace(nodes=nodes, files=files, died=died)
 
 
 def whole(value: Any) -> int:

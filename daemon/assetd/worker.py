@@ -116,6 +116,7 @@ def _run(crew: "Crew", rows: list[Any], pipe: socket.socket, progress: mmap.mmap
         job = Job.of(row)
         _note(progress, job.id, -1)
         crew.runner.at_node = partial(_note, progress, job.id)
+        crew.runner.testify = lambda said: pipe.sendall(wire.encode(said))
         try:
             outcome = crew.runner.run(job)
         except Exception as error:  # noqa: BLE001 - our bug must not end the batch

@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -96,6 +96,7 @@ class ToolServer:
         cwd: str | os.PathLike[str],
         hide: Sequence[str | os.PathLike[str]] = (),
         timeout_seconds: float = TIMEOUT_SECONDS,
+        on_read: Callable[[str], None] = lambda _path: None,
     ) -> Answer:
         """Ask *tool*, a name in `node/tools` or the absolute path of a module.
 
@@ -105,6 +106,7 @@ class ToolServer:
             cwd: The project's folder, absolute.
             hide: Files and folders that are left out of `Answer.reads`.
             timeout_seconds: For both attempts together.
+            on_read: Hears of each of `Answer.reads` as soon as it is read.
 
         Raises:
             ToolServerError: There is no answer.
@@ -122,7 +124,7 @@ class ToolServer:
         for last in (False, True):
             running = self._running or self._start()
             try:
-                answer = self._exchange(running, line, deadline)
+                answer = self._exchange(running, line, deadline, on_read)
             except _GoneError as error:
                 fresh = running.answered == 0
                 self.close()
@@ -189,7 +191,9 @@ class ToolServer:
         self._running = _Running(process, ours, life_ours)
         return self._running
 
-    def _exchange(self, running: _Running, line: bytes, deadline: float) -> dict[str, Any]:
+    def _exchange(
+        self, running: _Running, line: bytes, deadline: float, on_read: Callable[[str], None]
+    ) -> dict[str, Any]:
         try:
             running.pipe.settimeout(max(0.001, deadline - time.monotonic()))
             running.pipe.sendall(line)
@@ -211,8 +215,11 @@ class ToolServer:
                 while (at := running.heard.find(b"\n")) >= 0:
                     answer: dict[str, Any] = json.loads(running.heard[:at])
                     del running.heard[: at + 1]
-                    if answer["id"] == self._serial:
+                    if answer["id"] != self._serial:
+                        continue
+                    if "read" not in answer:
                         return answer
+                    on_read(answer["read"])
         except TimeoutError as error:
             raise _HungError from error
         except OSError as error:
@@ -316,6 +323,12 @@ def ask(
         BuildError: The tool says that something is wrong, or there is no answer.
     """
     server: ToolServer = step.warm
+    origin = os.fspath(step.origin)
+
+    def reads(path: str) -> None:
+        if path != origin:
+            step.depends(path)
+
     try:
         answer = server.call(
             tool,
@@ -323,13 +336,12 @@ def ask(
             cwd=step.project,
             hide=(*hide, step.input),
             timeout_seconds=timeout_seconds,
+            on_read=reads,
         )
     except ToolServerError as error:
         raise step.fail(str(error)) from error
-    origin = os.fspath(step.origin)
     for path in answer.reads:
-        if path != origin:
-            step.depends(path)
+        reads(path)
     for said in answer.warnings:
         step.warn(said.message, file=said.file, line=said.line, column=said.column)
     if answer.value is None:

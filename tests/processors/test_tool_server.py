@@ -37,6 +37,7 @@ const deeds = {
   warn: (r, kit) => { kit.warn('careful'); kit.warn({ message: 'there', line: 3 }); return {}; },
   read: (r) => {
     for (const f of r.files) try { fs.readFileSync(f); } catch { /* not there */ }
+    while (r.hang) { /* */ }
     if (r.wrong) throw { message: r.wrong, file: 'f', line: 1, column: 2 };
     return {};
   },
@@ -72,6 +73,8 @@ class Asked:
         self.tool = folder / "deed.cjs"
         self.tool.write_text(TOOL)
         self.server = ToolServer(memory_bytes=256 << 20)
+        self.heard: list[str] = []
+        """What the tool was heard to read, before it answered."""
 
     def __call__(self, deed: str, *, timeout: float = 20.0, **request: Any) -> Answer:
         return self.server.call(
@@ -79,6 +82,7 @@ class Asked:
             {"deed": deed, **request},
             cwd=self.folder,
             timeout_seconds=timeout,
+            on_read=self.heard.append,
         )
 
 
@@ -241,6 +245,17 @@ def test_a_request_that_hangs_fails_in_time(asked: Asked, deed: str) -> None:
     assert time.monotonic() - began < 5.0
     assert not is_alive(pid)
     assert asked("echo").value == {"deed": "echo"}
+
+
+def test_what_a_request_read_is_known_though_it_hangs(asked: Asked) -> None:
+    """Or mending that would not build again what hung on it."""
+    paths = [str(asked.folder / name) for name in ("deed.cjs", "not-there", "süß")]
+    with pytest.raises(ToolServerError):
+        asked("read", files=paths, hang=True, timeout=0.5)
+    assert asked.heard == paths
+    many = [str(asked.folder / f"{number}" / ("x" * 200)) for number in range(5_000)]
+    assert list(asked("read", files=many).reads) == many
+    assert asked.heard == [*paths, *many]
 
 
 def test_a_process_that_has_grown_is_replaced_after_its_answer(

@@ -5,15 +5,17 @@
 // It ends when the socket does.
 //
 //   {"id": 1, "tool": "less", "cwd": "/site", "hide": ["/tmp/x"], "request": {...}}
+//   {"id": 1, "read": "/site/css/a.less"}
 //   {"id": 1, "value": {...}, "warnings": [...], "reads": ["/site/css/a.less", ...]}
 //   {"id": 1, "error": {"message": "...", "file": null, "line": null, "column": null}, ...}
 //
 // `reads` names every file that was read or looked for and is not there, also when the tool
-// fails.  `spoiled` in an answer asks for a fresh process.  A tool is a module in `tools/`, or
+// fails; `read` names one as soon as that happens, in case the tool never comes to an end.  `spoiled` in an answer asks for a fresh process.  A tool is a module in `tools/`, or
 // anywhere else by its absolute path, which exports an async function of the request.
 
 'use strict';
 
+const fs = require('fs');
 const { createRequire, syncBuiltinESMExports } = require('module');
 const net = require('net');
 const path = require('path');
@@ -30,7 +32,8 @@ v8.setFlagsFromString('--interrupt-budget=500000');
 
 const packages = process.argv[2];
 const end = process.exit.bind(process);
-const pipe = new net.Socket({ fd: Number(process.argv[3]), readable: true, writable: true });
+const fd = Number(process.argv[3]);
+const pipe = new net.Socket({ fd, readable: true, writable: true });
 const handlers = new Map();
 let current = null;
 
@@ -80,7 +83,7 @@ async function serve(message) {
     }
     process.chdir(message.cwd);
     const handle = handler(message.tool); // before we listen: its own modules are no reads
-    trace.start(message.cwd, [packages, __dirname, ...message.hide]);
+    trace.start(message.cwd, [packages, __dirname, ...message.hide], (file) => hint(task, file));
     const value = await handle(message.request, kit);
     answer(task, { value });
   } catch (error) {
@@ -95,6 +98,18 @@ function answer(task, result) {
   const { id, warnings } = task;
   const text = JSON.stringify({ id, ...result, warnings, reads: trace.end() }, wellFormed);
   pipe.write(`${text}\n`);
+}
+
+/** Say what the task reads, now: the answer may never come. */
+function hint({ id }, read) {
+  const data = Buffer.from(`${JSON.stringify({ id, read }, wellFormed)}\n`);
+  for (let at = 0; at < data.length; ) {
+    try {
+      at += fs.writeSync(fd, data, at);
+    } catch (error) {
+      if (error.code !== 'EAGAIN') return; // it is full until the worker has read some of it
+    }
+  }
 }
 
 /** Drop the user's modules (plugins, transforms), so that an edited one is loaded anew. */

@@ -19,6 +19,7 @@ const seen = new Set();
 let active = false;
 let project = '/';
 let hidden = [];
+let tell = () => {};
 
 for (const name of LISTENED) {
   listen(fs, name);
@@ -49,7 +50,11 @@ function add(file) {
   } else if (Buffer.isBuffer(name)) {
     name = name.toString();
   }
-  if (typeof name === 'string') seen.add(path.resolve(name));
+  if (typeof name !== 'string') return;
+  const found = path.resolve(name);
+  if (seen.has(found)) return;
+  seen.add(found);
+  if (counts(found)) tell(found);
 }
 
 /** Whether something is there that is neither a file nor a folder. */
@@ -58,10 +63,12 @@ function isNoFile(file) {
   return found !== undefined && !found.isFile() && !found.isDirectory();
 }
 
-function start(cwd, hide) {
+/** Listen, and `hear` at once of each file: a tool that hangs tells nothing later. */
+function start(cwd, hide, hear) {
   seen.clear();
   project = cwd;
   hidden = hide;
+  tell = hear;
   active = true;
 }
 
@@ -84,23 +91,22 @@ function isFarAbove(file) {
   return folder !== project && isBelow(project, folder);
 }
 
+/** Whether a result may come from a path that was read or looked for. */
+function counts(file) {
+  if (hidden.some((folder) => isBelow(file, folder))) return false;
+  // Devices are no files; a project may lie in /dev/shm all the same.
+  if (/^\/(dev|proc|sys)\//.test(file) && !isBelow(file, project)) return false;
+  const found = look(file, stat);
+  if (found !== undefined) return !found.isDirectory();
+  return look(file, lstat) !== undefined || !isFarAbove(file);
+}
+
 /** Every file that was read, and every path where a file would have been. */
 function end() {
   active = false;
-  const files = new Set();
-  for (const file of seen) {
-    if (hidden.some((folder) => isBelow(file, folder))) continue;
-    // Devices are no files; a project may lie in /dev/shm all the same.
-    if (/^\/(dev|proc|sys)\//.test(file) && !isBelow(file, project)) continue;
-    const found = look(file, stat);
-    if (found !== undefined) {
-      if (!found.isDirectory()) files.add(file);
-    } else if (look(file, lstat) !== undefined || !isFarAbove(file)) {
-      files.add(file);
-    }
-  }
+  const files = [...seen].filter(counts);
   seen.clear();
-  return [...files];
+  return files;
 }
 
 module.exports = { trace: { add, start, end, isNoFile } };
