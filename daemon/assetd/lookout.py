@@ -122,9 +122,10 @@ class Lookout:
         self._watching_since = time.monotonic()
         self.watcher.add(self._cookie_folder, Area.COOKIES)
         self.watch_nearby()
-        outputs = {os.path.dirname(output.path) for output in self._record.outputs()}
-        for each in sorted(outputs | {""}):
-            self.watch_output_folder(each)
+        # As they stand in the record: of very many outputs there are few folders.
+        folders = {path.rpartition(b"/")[0] for path, *_ in self._record.output_stamps()}
+        for each in sorted(folders | {b""}):
+            self.watch_output_folder(os.fsdecode(each))
         return True
 
     def restart(self) -> None:
