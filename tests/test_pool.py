@@ -530,6 +530,29 @@ def test_random_kills_never_hang_the_pool_nor_blame_the_wrong_job(bench: Bench) 
             assert hit[outcome.job] >= 2
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_fork_server_that_is_killed_is_replaced(bench: Bench) -> None:
+    """The workers that it has forked go on; how one of them ends nobody can tell then."""
+    bench.ready()
+    workers = list(bench.pool.workers.values())
+    server = parent(workers[0].process.pid)
+    assert server != os.getpid()
+    assert {parent(worker.process.pid) for worker in workers} == {server}
+    os.kill(server, signal.SIGKILL)
+    wait_for(lambda: parent(workers[0].process.pid) != server, "the workers to be orphans")
+    assert good(bench.run(bench.ticket("a"))["a"])
+    os.kill(workers[0].process.pid, signal.SIGKILL)
+    bench.until(lambda: bench.pool.workers[0] is not workers[0], "another worker")
+    bench.ready()
+    assert parent(bench.pool.workers[0].process.pid) not in {server, 1}
+    assert good(bench.run(bench.ticket("b"))["b"])
+    [(_, died)] = [each for each in bench.events if each[0] == "worker_died"]
+    assert died["cause"] == "ended, and so had its parent: nobody knows how"
+
+
 # -- ends -------------------------------------------------------------------------------------
 
 STUCK = {
