@@ -43,7 +43,7 @@ SUITE_SEQUENCES: Final = 200
 SUITE_SEED: Final = 20261122
 SEQUENCES = int(os.environ.get("ASSETD_TEST_SEQUENCES", SUITE_SEQUENCES))
 STEPS = int(os.environ.get("ASSETD_TEST_LENGTH", "9"))
-PARTS: Final = 2
+PARTS = int(os.environ.get("ASSETD_TEST_PARTS", "2"))
 """Tests that share the sequences, so that two run side by side."""
 
 # -- what is compared --------------------------------------------------------------------------
