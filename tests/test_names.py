@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -517,3 +518,36 @@ def test_a_forged_file_is_found(site: Site) -> None:
     with site.daemon() as daemon:
         assert daemon.sync() == []
         assert site.output("a.txt") == "ten"
+
+
+@pytest.mark.parametrize("jumps", [("+1d", "-2d"), ("-1h", "+30d")], ids=["ahead", "back"])
+def test_a_clock_that_jumps_while_the_daemon_runs_loses_nothing(
+    site: Site, jumps: Sequence[str]
+) -> None:
+    """Its own view of the clock does, and the times of files do not: worse than a machine's."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed")
+    clock = site.write("clock", "+0")
+    site.write("assets/_part.scss", "$c: 0;")
+    site.write("assets/page.scss", '@import "part"; a { b: $c; }')
+    fake = {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": clock,
+        "FAKETIME_NO_CACHE": 1,
+        "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+    }
+    through = ("env", *(f"{name}={value}" for name, value in fake.items()))
+    hours = set()
+    with site.daemon(through=through) as daemon:
+        for number, jump in enumerate((*jumps, "+0")):
+            site.replace("clock", jump)
+            site.write("assets/_part.scss", f"$c: {number + 1};")
+            site.write(f"assets/new-{number}.txt", f"{number}")
+            assert daemon.sync() == []
+            assert_clean(site)
+            site.remove(f"assets/new-{number}.txt")
+            assert daemon.sync() == []
+            assert_clean(site)
+            hours.add(daemon.status()["last_batch"]["finished_at"][:13])
+    assert len(hours) == 3, "the clock of the daemon did not jump"
