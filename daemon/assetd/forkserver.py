@@ -27,6 +27,7 @@ class Child:
 
     def __init__(self, server: "ForkServer", pid: int, pidfd: int) -> None:
         self._server = server
+        self._parent = server.pid
         self.pid = pid
         self.pidfd = pidfd
         """Readable once it has ended."""
@@ -44,16 +45,22 @@ class Child:
 
         It leads a session of its own, so its number is its group's, once it has got so far.
         """
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if self._keeps_number():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> None:
         """Learn how it ended, after it has; from then on its number may be another's."""
-        with contextlib.suppress(OSError):  # its parent died before it did
-            self.returncode = self._server.reap(self.pid)
+        if self._keeps_number():
+            with contextlib.suppress(OSError):  # its parent has died, too
+                self.returncode = self._server.reap(self.pid)
         os.close(self.pidfd)
+
+    def _keeps_number(self) -> bool:
+        """Whether its parent lives, as far as we know: else init has reaped it."""
+        return self._server.pid == self._parent
 
 
 class ForkServer:
