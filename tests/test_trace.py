@@ -123,11 +123,19 @@ def test_an_idle_daemon_writes_nothing_into_its_trace(site: Site) -> None:
     file = site.root / "run.json"
     with site.daemon("-j", "1", "--trace", "run.json") as daemon:
         daemon.sync()
-        before = wait_for(lambda: file.stat().st_size, "the first lines")
+        wait_for(lambda: daemon.status()["workers"][0]["state"] == "idle", "its worker")
+
+        def rests() -> bool:
+            size = file.stat().st_size
+            daemon.status()  # the turn that answered the last one has come to its end then
+            return file.stat().st_size == size
+
+        wait_for(rests, "the last lines")
+        before = file.stat().st_size
         for _ in range(3):
             site.write("beside.txt", "of no meaning\n")
             daemon.status()
-        assert file.stat().st_size == before
+        assert file.stat().st_size == before, file.read_text()
 
 
 def test_the_trace_of_a_killed_daemon_can_be_read(site: Site, tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def say_how_it_goes(status: Mapping[str, Any]) -> None:
         wrong = len({(each["mount"], each["source"]) for each in status["errors"]})
         fail = words.count(wrong, "source fails", "sources fail")
         print(f"{fail}: `assetd errors` shows where", file=sys.stderr)
-    elif status["state"] == "building":
+    elif status["state"] in {"scanning", "building"}:
         told = "it is building: `assetd status` says how it goes, `assetd sync` waits for it"
         print(told, file=sys.stderr)
 

@@ -22,7 +22,10 @@ def main() -> None:
     # What is there now is shared with all workers, as long as nobody writes to it.
     gc.collect()
     gc.freeze()
-    born = _serve(control)
+    try:
+        born = _serve(control)
+    except ConnectionError:  # the owner was killed, and had asked for something
+        return
     if born is not None:
         control.close()
         worker.main(*_become(*born))

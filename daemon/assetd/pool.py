@@ -335,7 +335,10 @@ class Pool:
     def _start(self, number: int) -> None:
         staging = f"{self._staging}/w{number}"
         try:
-            os.makedirs(staging, exist_ok=True)
+            # No more than that: a project that has gone is not to come back as an empty folder.
+            for folder in (self._staging, staging):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder)
             worker = self._spawn(number, self._environment(staging))
         except OSError as error:
             # No memory, no descriptors, no space: it may pass.
