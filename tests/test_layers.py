@@ -28,6 +28,7 @@ LAYERS: Final = (
         "client",
         "present",
         "errand",
+        "heard",
         "installed",
         "logfile",
         "strays",

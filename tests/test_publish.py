@@ -301,6 +301,18 @@ def test_an_output_that_was_lost_on_its_way_is_made_again(place: Place) -> None:
     assert done.blocked["a"].transient
 
 
+def test_a_folder_that_was_made_for_an_output_that_never_came_goes(place: Place) -> None:
+    """As after a kill, when somebody has taken away the output root with all that was in it."""
+    change = place.change({"a/b/x.txt": b"x", "a/y.txt": b"y"})
+    lost, there = change.publish
+    assert lost.staged is not None
+    os.unlink(lost.staged)
+    done = place.apply(change)
+    assert (set(done.blocked), set(done.placed)) == ({lost.output}, {there.output})
+    assert place.folders == {"a"}
+    assert sorted(os.listdir(place.out / "a")) == ["y.txt"]
+
+
 def test_folders_that_we_made_go_when_they_are_empty_and_others_stay(place: Place) -> None:
     """A folder of the user's is theirs even if nothing is in it."""
     (place.out / "theirs").mkdir(parents=True)

@@ -1345,3 +1345,73 @@ def copy_of(site: Site) -> Site:
     for mount in ("assets", "theme"):
         shutil.copytree(site.root / mount, root / mount, dirs_exist_ok=True)
     return fresh
+
+
+# -- while something slow is under way ----------------------------------------------------------
+
+SLOW = """
+import time
+from assetd.processor import Processor, same_name, suffix
+def process(step):
+    while not (step.project / "go").exists():
+        time.sleep(0.01)
+    step.copy()
+slow = Processor(name="slow", version="1", matches=suffix(".slow"), outputs=same_name,
+                 process=process, ends=True)
+"""
+
+
+def edit_the_partial(site: Site) -> None:
+    site.write("assets/css/_p.scss", "$c: blue;")
+
+
+def exchange_the_folder(site: Site) -> None:
+    site.write("away/_p.scss", "$c: blue;")
+    (site.root / "assets/css").rename(site.root / "away/css")
+    (site.root / "away").rename(site.root / "assets/css")
+
+
+def add_a_part(site: Site) -> None:
+    site.write("assets/parts/b.js", "b")
+
+
+def hide_the_partial(site: Site) -> None:
+    site.write("assets/_p.scss", "$c: blue;")
+
+
+@pytest.mark.parametrize(
+    "change", [edit_the_partial, exchange_the_folder, add_a_part, hide_the_partial]
+)
+def test_a_change_between_a_job_and_its_commit_is_not_lost(
+    site: Site, change: Callable[[Site], None]
+) -> None:
+    """What a new source depends on is recorded with its slice, and another job holds that up."""
+    site.write("slow.py", SLOW)
+    config = "mounts: [assets]\nworkers: 2\nplugins: [slow.py]\nsass: {load_paths: [assets/css]}\n"
+    site.write("assetd.yml", config)
+    with site.daemon() as daemon:
+        daemon.ask("pause")
+        site.write("assets/css/_p.scss", "$c: red;")
+        site.write("assets/page.scss", "@import 'p'; a { b: $c }")
+        site.write("assets/parts/a.js", "a")
+        site.write("assets/all.js.concat", "files: ['parts/*.js']")
+        site.write("assets/held.slow", "at last")
+        wait_for(lambda: daemon.status()["queue"]["suspects"] == 5, "all of it")
+        daemon.ask("resume")
+
+        def only_one_is_left() -> bool:
+            status = daemon.status()
+            done: int = sum(worker["jobs"] for worker in status["workers"])
+            return done == 2 and status["queue"]["running"] == 1
+
+        wait_for(only_one_is_left, "the others to be done")
+        change(site)
+        site.write("assets/later.txt", "of its own")
+        wait_for(lambda: "later.txt" in site.outputs(), "a save after it")
+        assert "page.css" not in site.outputs()
+        site.write("go")
+        assert daemon.sync() == []
+        assert site.outputs() == site.clean_build()
+        assert site.output("page.css") == (
+            "a {\n  b: red; }\n" if change is add_a_part else "a {\n  b: blue; }\n"
+        )

@@ -34,6 +34,7 @@ from assetd import plan as plans
 from assetd import stamp as stamps
 from assetd.confinement import Bounds
 from assetd.errors import ConfigError, ProjectGoneError, PublishError, RecordError
+from assetd.heard import Heard
 from assetd.lookout import Cookie, Lookout
 from assetd.model import (
     Batch,
@@ -117,6 +118,8 @@ class _Slice:
     drop: tuple[tuple[Entry, Reason], ...]
     restate: tuple[Entry, ...]
     before: dict[Source, Entry | None]
+    heard: int
+    """`Heard.count` when it began."""
     finished: list[Finished] = field(default_factory=list)
 
     def sources(self) -> Iterator[Source]:
@@ -271,6 +274,8 @@ class Engine:
         self._suspects: dict[Source, _Suspicion] = {}
         self._deferred: dict[Source, _Suspicion] = {}
         self._slices: list[_Slice] = []
+        self._heard = Heard()
+        """Since there is any slice."""
         self._jobs: dict[int, tuple[_Slice, plans.Planned]] = {}
         self._locked: dict[Source, _Slice] = {}
         self._claimed: dict[str, set[Source]] = {}
@@ -727,6 +732,7 @@ class Engine:
     def _ripen(self, now: float) -> None:
         files, folders, outputs = self.lookout.ripe(now)
         for place, each in files:
+            self._hear(place, each.serial, each.first)
             for source in self._affected(place):
                 self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
         for place, each in folders:
@@ -743,6 +749,21 @@ class Engine:
                 # What was in the way may have been a file where a folder has to be.
                 if places.is_below(claim, path):
                     self._suspect(source, each.serial, Lane.URGENT)
+
+    def _hear(self, place: Place, serial: int, when: float) -> None:
+        if self._slices:
+            self._heard.note(place, serial, when)
+
+    def _suspect_behind(self, piece: _Slice, change: Change) -> None:
+        """Suspect whom a change concerns that was heard of while their jobs were under way."""
+        if self._heard.count > piece.heard:
+            for entry in change.put:
+                needs = (each for node in entry.nodes for each in node.dependencies)
+                note = self._heard.concerning(needs, piece.heard)
+                if note is not None:
+                    self._suspect(entry.source, note.serial, Lane.URGENT, noted=note.when)
+        if not self._slices:
+            self._heard.clear()
 
     def _suspect(
         self,
@@ -842,6 +863,7 @@ class Engine:
             serial: Of the note that asks for it; a new one if there was none.
         """
         serial = self.lookout.next_serial() if serial is None else serial
+        self._hear(place, serial, time.monotonic())
         batch = self._open_batch(trigger, Lane.BULK)
         self.links = {p: why for p, why in self.links.items() if not places.is_below(p, place)}
         steps = scan(
@@ -1019,6 +1041,7 @@ class Engine:
             decided.drop,
             decided.restate,
             {e.source: survey.entry(e.source) for e in decided.restate},
+            self._heard.count,
         )
         if decided.refresh:
             self.record.refresh((), decided.refresh)
@@ -1210,6 +1233,7 @@ class Engine:
             return
         healed = self.standing.take(change, piece.replaced())
         self._close_slice(piece)
+        self._suspect_behind(piece, change)
         self._note_moved(piece.serial, names=_names_moved(piece, change, done))
         if done.deleted:
             # What was in somebody's way may be gone: a build that does not watch has no retry.

@@ -310,6 +310,8 @@ def apply(
                 blocked[publication.output] = Diagnostic(str(error), transient=passing)
             except (PublishError, OSError) as error:
                 blocked[publication.output] = _diagnostic(error)
+        for folder in sorted({_split(p)[0] for p in blocked}, key=len, reverse=True):
+            root.prune(folder, made_folder)  # made for what did not come
         if sync_folders:
             try:
                 root.sync()
