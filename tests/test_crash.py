@@ -325,6 +325,7 @@ def test_a_kill_at_every_step_of_a_batch_is_recovered_from(tmp_path: Path, part:
         check_recovery(site, batch.expected, (call, number))
         shutil.rmtree(site.root)
     assert len(missed) <= len(points) // 10
+    print(f"{part + 1} of {PARTS} parts of {len(points)} steps: all recovered")
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -123,6 +123,7 @@ def test_a_build_to_which_the_disk_refuses_one_thing_halves_nothing(
     most = POINTS // PARTS // 2
     if len(points) > most:
         points = [points[n * (len(points) - 1) // (most - 1)] for n in range(most)]
+    print(f"{len(points)} refusals with {error}: each whole, each made up for")
     for call, number in points:
         site = refusals.site()
         refuse = f"inject={call}:error={error}:when={number}"
