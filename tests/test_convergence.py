@@ -1026,3 +1026,23 @@ def test_a_link_to_nowhere_that_is_made_while_it_runs_is_awaited_too(site: Site)
         site.write("assets/target.txt", "text")
         daemon.sync()
         assert site.output("link.txt") == "text"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+def test_a_source_that_wins_and_fails_leaves_nothing_of_the_loser(site: Site, known: bool) -> None:
+    """It has made nothing yet that could be kept; so it is in a clean build."""
+    site.write("theme/y.css.concat", "files: [not-there.css]")
+    site.write("assets/y.scss", "a { b: c }")
+    mounts = ("assets", "theme") if known else ("assets",)
+    for each in (mounts, ("theme", "assets")):
+        config = f"mounts: [{', '.join(each)}]\nworkers: 1\nprocessors: [sass, concat, copy]\n"
+        site.write("assetd.yml", config)
+        if each is mounts:
+            assert site.build()["errors"] == []
+            assert set(site.outputs()) == {"y.css"}
+    [error] = site.build()["errors"]
+    assert error["source"] == "y.css.concat"
+    assert site.outputs() == {}
+    site.write("theme/not-there.css", "x")
+    assert site.build()["errors"] == []
+    assert site.outputs() == site.clean_build()

@@ -132,14 +132,21 @@ def reconcile(
             entry is not None and claim in entry.claims and entry.state is not EntryState.OVERRIDDEN
         )
 
+    def will_make(claim: str, source: Source) -> bool:
+        if not stands_for(claim, source):
+            return False
+        entry = after.get(source) or recorded(source)
+        return source in again or (entry is not None and entry.state is not EntryState.FAILED)
+
     delete: dict[str, Deletion] = {}
     for claim, source, reason in () if no_delete else let_go:
         published = in_place(claim)
         if published is None or claim in publish or stands_for(claim, published.source):
             continue
-        # Its owner is overridden, perhaps long since: whoever is built for it replaces it.
+        # Its owner is overridden, perhaps long since: whoever is built for it replaces it.  Who
+        # has failed does not, and what another has made is no last good output of his.
         if published.source not in left | built and any(
-            stands_for(claim, other) for other in claimants(claim)
+            will_make(claim, other) for other in claimants(claim)
         ):
             continue
         delete[claim] = Deletion(claim, source, published.digest, reason)
