@@ -619,3 +619,9 @@ def test_what_a_worker_says_is_an_outcome_or_its_end(tmp_path: Path) -> None:
     assert 0 < refused < inputs
     for outcome in outcomes[:100]:
         assert testimony.outcome(json.loads(json.dumps(outcome))) == outcome
+
+
+def test_what_is_negative_and_nothing_is_nothing() -> None:
+    """SQLite gives -0.0 back as 0.0, and the row passed for damaged."""
+    told = json.loads(json.dumps(Outcome(1)._replace(seconds=-0.0)))
+    assert str(testimony.outcome(told).seconds) == "0.0"

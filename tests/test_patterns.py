@@ -259,3 +259,8 @@ def test_a_large_tree_is_decided_quickly() -> None:
     started = time.perf_counter()
     assert not any(map(patterns.matches, paths))
     assert time.perf_counter() - started < 3
+
+
+def test_a_regular_expression_that_python_warns_of_is_taken() -> None:
+    """A warning is about a Python to come, and the daemon has nobody to tell it to."""
+    assert Patterns.of(["/^drafts[[x]/"]).matches("drafts[")

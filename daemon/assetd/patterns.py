@@ -17,6 +17,7 @@ root is `/foo`, or `/foo/**` to be sure that it is one; `a/b/` is no regular exp
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -148,13 +149,13 @@ def _runs(rules: Iterable[_Rule]) -> tuple[_Run, ...]:
 
     def joined(run: Sequence[_Rule], on: str) -> re.Pattern[str] | None:
         regexes = [rule.regex for rule in run if rule.on == on]
-        return re.compile("|".join(regexes), re.DOTALL) if regexes else None
+        return _regex("|".join(regexes), re.DOTALL) if regexes else None
 
     runs: list[_Run] = []
     for takes, neighbours in groupby(rules, key=lambda rule: rule.takes):
         run = list(neighbours)
         literals = frozenset(rule.regex for rule in run if rule.on == "literal")
-        searches = tuple(re.compile(rule.regex) for rule in run if rule.on == "search")
+        searches = tuple(_regex(rule.regex) for rule in run if rule.on == "search")
         runs.append(_Run(takes, literals, joined(run, "name"), joined(run, "path"), searches))
     return tuple(reversed(runs))
 
@@ -188,9 +189,16 @@ def _rule(pattern: str) -> _Rule:
     return rule
 
 
+def _regex(text: str, flags: int = 0) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        # What Python may read otherwise one day, `[[` say, it reads today as people mean it.
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(text, flags)
+
+
 def _compiled(pattern: str, regex: str) -> None:
     try:
-        re.compile(regex, re.DOTALL)
+        _regex(regex, re.DOTALL)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f'the pattern "{pattern}" is no regular expression: {error}') from None
 

@@ -162,7 +162,7 @@ def _stamp(row: Row | None) -> Stamp | None:
 def _seconds(value: Any) -> float:
     if type(value) not in {int, float} or not 0 <= value < math.inf:
         raise ValueError(f"seconds: {_short(value)}")
-    return float(value)
+    return float(value) or 0.0  # not -0.0, which SQLite gives back as 0.0
 
 
 def _truth(value: Any) -> bool:
