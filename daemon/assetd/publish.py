@@ -299,8 +299,7 @@ def apply(
                 stuck[output] = Diagnostic(
                     f"cannot delete {output}: {_text(error)}", transient=True
                 )
-        for folder in sorted({_split(p)[0] for p in deleted}, key=len, reverse=True):
-            root.prune(folder, made_folder)
+        root.prune_behind(deleted, made_folder)
         for publication in waiting:
             try:
                 _place(root, publication, in_place, placed, take_over=take_over, torn=torn)
@@ -310,8 +309,7 @@ def apply(
                 blocked[publication.output] = Diagnostic(str(error), transient=passing)
             except (PublishError, OSError) as error:
                 blocked[publication.output] = _diagnostic(error)
-        for folder in sorted({_split(p)[0] for p in blocked}, key=len, reverse=True):
-            root.prune(folder, made_folder)  # made for what did not come
+        root.prune_behind(blocked, made_folder)  # made for what did not come
         if sync_folders:
             try:
                 root.sync()
@@ -507,6 +505,11 @@ class _Root:
                 return all(whole.read(len(piece)) == piece for piece in pieces)
         except OSError:
             return False
+
+    def prune_behind(self, outputs: Iterable[str], made: Callable[[str], bool]) -> None:
+        """Remove the folders that *outputs* would be in, as far as they are empty and ours."""
+        for folder in sorted({_split(p)[0] for p in outputs}, key=len, reverse=True):
+            self.prune(folder, made)
 
     def prune(self, path: str, made: Callable[[str], bool]) -> None:
         """Remove the folder *path* and those above it, as far as they are empty and ours."""

@@ -122,12 +122,15 @@ def reconcile(
     left = {entry.source for entry, _ in gone}
     built = {item.planned.source for item in finished}
 
+    def entry_of(source: Source) -> Entry | None:
+        return after.get(source) or recorded(source)
+
     def stands_for(claim: str, source: Source) -> bool:
         if source in left:
             return False
         if source not in after and source in again:
             return True  # it will be built, and say then what it makes
-        entry = after.get(source) or recorded(source)
+        entry = entry_of(source)
         return (
             entry is not None and claim in entry.claims and entry.state is not EntryState.OVERRIDDEN
         )
@@ -135,7 +138,7 @@ def reconcile(
     def will_make(claim: str, source: Source) -> bool:
         if not stands_for(claim, source):
             return False
-        entry = after.get(source) or recorded(source)
+        entry = entry_of(source)
         return source in again or (entry is not None and entry.state is not EntryState.FAILED)
 
     delete: dict[str, Deletion] = {}

@@ -332,9 +332,12 @@ class _Attempt:
             nodes=tuple(self.records),
             claims=tuple(name for name, _ in wanted),
             staged=tuple(staged),
-            files=tuple([fact for fact in self.facts.values() if fact.digest is not None]),
+            files=self._found(),
             settled=self.settled,
         )
+
+    def _found(self) -> tuple[FileFact, ...]:
+        return tuple([fact for fact in self.facts.values() if fact.digest is not None])
 
     def _wanted(self) -> Sequence[tuple[str, int]]:
         if self.tree.bypass:
@@ -585,7 +588,7 @@ class _Attempt:
             self.stamp,
             self.digest,
             (*self.records, failed, *rest),
-            files=tuple(fact for fact in self.facts.values() if fact.digest is not None),
+            files=self._found(),
         )
         self.runner.testify({"will": outcome, "at": index})
 
