@@ -1046,3 +1046,46 @@ def test_a_source_that_wins_and_fails_leaves_nothing_of_the_loser(site: Site, kn
     site.write("theme/not-there.css", "x")
     assert site.build()["errors"] == []
     assert site.outputs() == site.clean_build()
+
+
+@pytest.mark.parametrize("first", ["file", "folder"])
+@pytest.mark.parametrize("higher", ["file", "folder"])
+def test_a_file_and_a_folder_of_one_name_are_decided_by_precedence(
+    site: Site, first: str, higher: str
+) -> None:
+    """Whoever came first; and who was overridden comes when the other goes."""
+    mounts = {"file": "assets", "folder": "theme"}
+    sources = {"file": "assets/x.scss", "folder": "theme/x.css/y.txt"}
+    outputs = {"file": "x.css", "folder": "x.css/y.txt"}
+    text = {"file": "a { b: c }", "folder": "y"}
+    lower, second = ({"file", "folder"} - {each} for each in (higher, first))
+    order = [mounts[each] for each in (higher, *lower)]
+    config = f"mounts: [{', '.join(order)}]\nworkers: 1\nprocessors: [sass, copy]\n"
+    site.write("assetd.yml", config)
+    make_mount(site.root / "theme")
+    with site.daemon() as daemon:
+        for each in (first, *second):
+            site.write(sources[each], text[each])
+            assert daemon.sync() == []
+        assert set(site.outputs()) == {outputs[higher]}
+        assert site.outputs() == site.clean_build()
+        site.remove(sources[higher])
+        assert daemon.sync() == []
+        assert [*map(outputs.get, lower)] == list(site.outputs())
+        assert site.outputs() == site.clean_build()
+        site.write(sources[higher], text[higher])
+        assert daemon.sync() == []
+        assert set(site.outputs()) == {outputs[higher]}
+
+
+def test_a_file_and_a_folder_of_one_name_in_one_mount_are_neither_built(site: Site) -> None:
+    """As with two that would make one output."""
+    site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nprocessors: [sass, copy]\n")
+    site.write("assets/x.css/y.txt", "y")
+    site.write("assets/x.scss", "a { b: c }")
+    errors = site.build()["errors"]
+    assert [error["source"] for error in errors] == ["x.css/y.txt", "x.scss"]
+    assert site.outputs() == {}
+    site.remove("assets/x.css/y.txt")
+    assert site.build()["errors"] == []
+    assert set(site.outputs()) == {"x.css"}

@@ -7,6 +7,7 @@ many files change at once.
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -119,8 +120,17 @@ def test_lost_events_are_made_up_for_by_a_scan(site: Site) -> None:
             began = time.monotonic()
             expected = site.clean_build()
             cold = time.monotonic() - began
+        # To read them all is as much work as to build them: only once a few are right.
+        few = random.sample(sorted(expected), min(len(expected), 20))
         began = time.monotonic()
-        wait_for(lambda: site.outputs() == expected, "it to look at everything", 60 + FILES / 50)
+        wait_for(
+            lambda: (
+                all((site.output(path) or "").encode() == expected[path] for path in few)
+                and site.outputs() == expected
+            ),
+            "it to look at everything",
+            60 + FILES / 50,
+        )
         seconds = time.monotonic() - began
         print(
             f"{FILES:,} files changed while nobody read: right {seconds:.1f} s after that; "

@@ -17,7 +17,7 @@ LAYERS: Final = (
     # stands.  A new module goes into the lowest line that has all it needs above it.
     ("__init__",),
     ("model", "words"),
-    ("errors", "explain", "place"),
+    ("claims", "errors", "explain", "place"),
     (
         "stamp",
         "patterns",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from assetd import plan as plans
+from assetd.claims import Claims
 from assetd.model import (
     Cause,
     Dependency,
@@ -66,9 +67,15 @@ class World:
     def now(self, key: tuple[Kind, Place, str]) -> Digest | None:
         return self.held.get(key)
 
-    def claimants(self, output: str) -> Sequence[Source]:
-        recorded = [s for s, e in self.entries.items() if output in e.claims]
-        return recorded + [s for s, claims in self.jobs.items() if output in claims]
+    def rivals(self, output: str) -> Sequence[Source]:
+        known = Claims()
+        for source, claims in [
+            *((s, e.claims) for s, e in self.entries.items()),
+            *self.jobs.items(),
+        ]:
+            for claim in claims:
+                known.add(claim, source)
+        return [source for _, source in known.at_odds(output)]
 
     def in_place(self, output: str) -> Output | None:
         return self.outputs.get(output)
@@ -420,6 +427,62 @@ def test_a_conflict_ends_when_one_goes(world: World) -> None:
     plan = world.make(new)
     assert {old: [Cause.CONFLICT_ENDED]} == causes(plan)
     assert [new] == [entry.source for entry, _ in plan.drop]
+
+
+def test_a_file_overrides_what_would_be_in_a_folder_of_its_name(world: World) -> None:
+    """At any depth, and only there: one path cannot be a file and a folder."""
+    own = world.add("a.scss", "lib/a")
+    theirs = [world.built(f"{n}.png", f"lib/a/{n}", mount="theme") for n in ("1", "2/3")]
+    beside = [world.built(n, f"lib/{n}", mount="theme") for n in ("a-1", "a.png", "a0/b")]
+    plan = world.make(own)
+    assert [job.source for job in plan.jobs] == [own]
+    assert {e.source: (e.state, e.problem) for e in plan.restate} == {
+        source: (
+            EntryState.OVERRIDDEN,
+            Diagnostic("overridden by site/a.scss", "site/a.scss"),
+        )
+        for source in theirs
+    }
+    assert not world.make(*beside).jobs
+
+
+def test_what_is_in_a_folder_overrides_a_file_of_the_folders_name(world: World) -> None:
+    """Until the last of it goes."""
+    own = [world.add("1.png", "a/1"), world.add("2.png", "a/b/2")]
+    theirs = world.built("a.scss", "a", mount="theme")
+    world.apply(world.make(*own))
+    assert world.entries[theirs].state is EntryState.OVERRIDDEN
+    world.gone(own[0])
+    world.apply(world.make(own[0]))
+    assert world.entries[theirs].state is EntryState.OVERRIDDEN
+    world.gone(own[1])
+    plan = world.make(own[1])
+    assert [job.source for job in plan.jobs] == [theirs]
+    assert plan.jobs[0].reasons[0].cause is Cause.NO_LONGER_OVERRIDDEN
+
+
+def test_a_file_and_a_folder_of_one_mount_are_in_conflict(world: World) -> None:
+    """Each says what the other would make."""
+    file = world.add("a.scss", "a.css")
+    below = world.add("a.css/b/c.png")
+    plan = world.make(file, below)
+    assert not plan.jobs
+    assert {e.source: e.problem.message for e in plan.restate if e.problem is not None} == {
+        file: "site/a.css/b/c.png would make a.css/b/c.png, and a.css cannot be a file and a "
+        "folder: neither is built; rename, remove or ignore all but one",
+        below: "site/a.scss would make a.css, and a.css cannot be a file and a folder: "
+        "neither is built; rename, remove or ignore all but one",
+    }
+    world.apply(plan)
+    world.gone(below)
+    assert [job.source for job in world.make(below).jobs] == [file]
+
+
+def test_what_a_job_under_way_makes_is_waited_for_by_what_is_at_odds_with_it(world: World) -> None:
+    """The record knows nothing of it."""
+    file = world.add("a.scss", "a", mount="theme")
+    world.jobs[world.add("b.png", "a/b")] = ("a/b",)
+    assert file in world.make(file).deferred
 
 
 def test_a_conflict_overrides_the_mounts_behind_it(world: World) -> None:

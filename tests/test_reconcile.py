@@ -82,7 +82,7 @@ class Root:
         known = self.entries.get(source, entry(source))
         self.entries[source] = known._replace(claims=(*known.claims, output))
 
-    def claimants(self, output: str) -> Sequence[Source]:
+    def rivals(self, output: str) -> Sequence[Source]:
         return self.claims.get(output, ())
 
     def reconcile(
@@ -98,7 +98,7 @@ class Root:
             drop,
             restate,
             self.outputs.get,
-            self.claimants,
+            self.rivals,
             self.entries.get,
             no_delete=no_delete,
         )

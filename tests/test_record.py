@@ -915,9 +915,32 @@ def test_many_entries_and_claims_are_asked_for_at_once(record: Record) -> None:
     known = record.entries_of([*asked, nobody])
     assert {source: record.entry(source) for source in asked} == known
     paths = [e.source.path for e in put]
-    outputs, claimants = record.claims_on([*paths, "nothing"])
+    outputs = record.outputs_at([*paths, "nothing"])
     assert {p: o for p in paths if (o := record.output(p)) is not None} == outputs
-    assert {p: record.claimants(p) for p in paths} == {p: sorted(c) for p, c in claimants.items()}
+    rivals = record.rivals([*paths, "nothing"])
+    assert {p: sorted(c) for p, c in rivals.items()} == {
+        "nothing": [],
+        **{p: record.claimants(p) for p in paths},
+    }
+
+
+def test_a_claim_on_a_folder_and_one_on_what_is_in_it_are_at_odds(record: Record) -> None:
+    """At any depth, and whatever bytes come next to the slash; nobody else's are."""
+    names = ("a", "a/b", "a/b/c", "a-b/c", "a0/c", "a/\udcff", "ab/c", "a/b.c/d")
+    put = [entry(name) for name in names]
+    commit(record, *put)
+    found = record.rivals([*names, "a/b/c/d"])
+    assert {path: sorted(s.path for s in sources) for path, sources in found.items()} == {
+        "a": sorted(["a", "a/b", "a/b/c", "a/\udcff", "a/b.c/d"]),
+        "a/b": ["a", "a/b", "a/b/c"],
+        "a/b/c": ["a", "a/b", "a/b/c"],
+        "a-b/c": ["a-b/c"],
+        "a0/c": ["a0/c"],
+        "a/\udcff": ["a", "a/\udcff"],
+        "ab/c": ["ab/c"],
+        "a/b.c/d": ["a", "a/b.c/d"],
+        "a/b/c/d": ["a", "a/b", "a/b/c"],
+    }
 
 
 def test_many_dependencies_are_asked_for_at_once(record: Record) -> None:

@@ -32,6 +32,7 @@ from assetd import confinement, publish, recovery, registry
 from assetd import place as places
 from assetd import plan as plans
 from assetd import stamp as stamps
+from assetd.claims import Claims
 from assetd.confinement import Bounds
 from assetd.errors import ConfigError, ProjectGoneError, PublishError, RecordError
 from assetd.heard import Heard
@@ -278,7 +279,7 @@ class Engine:
         """Since there is any slice."""
         self._jobs: dict[int, tuple[_Slice, plans.Planned]] = {}
         self._locked: dict[Source, _Slice] = {}
-        self._claimed: dict[str, set[Source]] = {}
+        self._claimed = Claims()
         """The outputs that the jobs of the slices will make, by the plan."""
         self._batches: dict[int, _OpenBatch] = {}
         self._scans: deque[_Scan] = deque()
@@ -1052,7 +1053,7 @@ class Engine:
         claimers: tuple[plans.Planned | Entry, ...] = (*decided.jobs, *decided.restate)
         for claimer in claimers:
             for claim in claimer.claims:
-                self._claimed.setdefault(claim, set()).add(claimer.source)
+                self._claimed.add(claim, claimer.source)
         self._begin(piece, survey)
         if not piece.waiting:
             self._commit(piece)
@@ -1158,14 +1159,14 @@ class Engine:
         open_batch = self._batches[piece.batch]
         span = self._trace.span
         with span("reconcile", jobs=len(piece.finished)):
-            outputs, claimants = record.claims_on(piece.claims())
+            outputs = record.outputs_at(piece.claims())
             result = reconcile(
                 open_batch.tally,
                 piece.finished,
                 piece.drop,
                 piece.restate,
                 outputs.get,
-                lambda claim: claimants.get(claim, ()),
+                lambda claim: record.rivals([claim])[claim],
                 record.entry,
                 no_delete=self._no_delete,
             )
@@ -1289,10 +1290,7 @@ class Engine:
         claimers: tuple[plans.Planned | Entry, ...] = (*jobs, *piece.restate)
         for claimer in claimers:
             for claim in claimer.claims:
-                known = self._claimed.get(claim, set())
-                known.discard(claimer.source)
-                if not known:
-                    self._claimed.pop(claim, None)
+                self._claimed.discard(claim, claimer.source)
 
     def _suspect_deferred(self) -> None:
         deferred, self._deferred = self._deferred, {}

@@ -417,7 +417,7 @@ def _needs(entry: Entry) -> Facts:
 def _overrides(reader: Reader, layout: Layout, entry: Entry) -> list[Place]:
     """Who is overridden by this source, as far as its path and outputs show."""
     others = {Source(mount, entry.source.path) for mount in layout.mounts}
-    others.update(source for claim in entry.claims for source in reader.claimants(claim))
+    others.update(*reader.rivals(entry.claims).values())
     found = [reader.entry(source) for source in others - {entry.source}]
     place = layout.place(entry.source)
     return sorted(

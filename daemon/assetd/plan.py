@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from assetd.claims import Claims
 from assetd.model import (
     Cause,
     Diagnostic,
@@ -63,8 +64,11 @@ class View(Protocol):
     def now(self, key: tuple[Kind, Place, str]) -> Digest | None:
         """What a dependency holds now."""
 
-    def claimants(self, output: str) -> Sequence[Source]:
-        """The sources that claim an output, by the record or with a job under way."""
+    def rivals(self, output: str) -> Sequence[Source]:
+        """Whose claims are at odds with one on *output*, by the record or with a job under way.
+
+        See `claims`.
+        """
 
     def in_place(self, output: str) -> Output | None:
         """What the record knows to be published there."""
@@ -244,7 +248,7 @@ def _gather(
     """
     candidates: dict[Source, _Candidate] = {}
     waiting = list(suspects)
-    by_claim: dict[str, set[Source]] = {}
+    touched_by = Claims()
     while waiting:
         source = waiting.pop()
         if source in candidates:
@@ -277,9 +281,9 @@ def _gather(
         candidates[source] = candidate
         others: set[Source] = set()
         for claim in touched:
-            others |= by_claim.setdefault(claim, set())
-            by_claim[claim].add(source)
-            others.update(view.claimants(claim))
+            others.update(other for _, other in touched_by.at_odds(claim))
+            touched_by.add(claim, source)
+            others.update(view.rivals(claim))
         for mount in mounts:
             other = Source(mount, source.path)
             if mount != source.mount and (
@@ -322,37 +326,46 @@ def _resolve(
     """Set the state of each candidate by precedence and conflicts."""
     standing = [c for c in candidates if c.there and (c.tree is not None or c.error is not None)]
     paths: dict[str, Source] = {}
-    taken: dict[str, Source] = {}
+    taken = Claims()
     for mount in sorted({c.source.mount for c in standing}, key=rank.__getitem__):
-        fresh: dict[str, list[_Candidate]] = {}
+        fresh = Claims()
         for candidate in standing:
             if candidate.source.mount != mount:
                 continue
             winner = paths.get(candidate.source.path) or next(
-                (taken[claim] for claim in candidate.claims if claim in taken), None
+                (source for claim in candidate.claims for _, source in taken.at_odds(claim)), None
             )
             if winner is not None:
                 candidate.state = EntryState.OVERRIDDEN
                 candidate.problem = Diagnostic(f"overridden by {place(winner)}", place(winner))
                 continue
             for claim in candidate.claims:
-                fresh.setdefault(claim, []).append(candidate)
-        for claim, claimers in fresh.items():
-            if len(claimers) < 2:
-                continue
-            names = sorted(place(c.source) for c in claimers)
-            for candidate in claimers:
-                others = ", ".join(n for n in names if n != place(candidate.source))
-                candidate.state = EntryState.CONFLICT
-                candidate.problem = Diagnostic(
-                    f"{others} would make {claim} too: neither is built; "
-                    "rename, remove or ignore all but one",
-                    place(candidate.source),
-                )
+                fresh.add(claim, candidate.source)
         for candidate in standing:
-            if candidate.source.mount == mount and candidate.state is not EntryState.OVERRIDDEN:
-                paths[candidate.source.path] = candidate.source
-        taken.update((claim, claimers[0].source) for claim, claimers in fresh.items())
+            source = candidate.source
+            if source.mount != mount or candidate.state is EntryState.OVERRIDDEN:
+                continue
+            paths[source.path] = source
+            for claim in candidate.claims:
+                taken.add(claim, source)
+                others = [(path, place(s)) for path, s in fresh.at_odds(claim) if s != source]
+                if others and candidate.state is not EntryState.CONFLICT:
+                    candidate.state = EntryState.CONFLICT
+                    candidate.problem = Diagnostic(_conflict(claim, others), place(source))
+
+
+def _conflict(claim: str, others: Sequence[tuple[str, Place]]) -> str:
+    """Why a source is not built whose *claim* is at odds with those of *others*."""
+    names = ", ".join(sorted({name for path, name in others if path == claim}))
+    wish = "rename, remove or ignore all but one"
+    if names:
+        return f"{names} would make {claim} too: neither is built; {wish}"
+    path, name = others[0]
+    both = min(claim, path, key=len)
+    return (
+        f"{name} would make {path}, and {both} cannot be a file and a folder: "
+        f"neither is built; {wish}"
+    )
 
 
 def _restated(candidate: _Candidate, sighting: Sighting, place: Place) -> Entry:

@@ -50,7 +50,7 @@ def reconcile(
     drop: Sequence[tuple[Entry, Reason]],
     restate: Sequence[Entry],
     in_place: InPlace,
-    claimants: Callable[[str], Sequence[Source]],
+    rivals: Callable[[str], Sequence[Source]],
     recorded: Callable[[Source], Entry | None],
     *,
     no_delete: bool = False,
@@ -63,7 +63,7 @@ def reconcile(
         drop: Entries whose sources are gone.
         restate: Entries that change without a job.
         in_place: What the record knows to be published at an output.
-        claimants: Who else claims an output.
+        rivals: Whose claims are at odds with one on an output, by the record.
         recorded: What the record says of a source, before this change.
         no_delete: Leave what would be deleted, and go on owning it.
     """
@@ -92,7 +92,7 @@ def reconcile(
                 if each.digest is None and each.kind is Kind.FILE:
                     files[each.place] = FileFact(each.place, None, None)
         files.update((fact.place, fact) for fact in outcome.files)
-        entry = _entry(batch, item, claimants)
+        entry = _entry(batch, item, rivals)
         counts[_class_of(outcome, entry)] += 1
         new_claims = set(entry.claims)
         for claim in planned.entry.claims if planned.entry is not None else ():
@@ -149,7 +149,7 @@ def reconcile(
         # Its owner is overridden, perhaps long since: whoever is built for it replaces it.  Who
         # has failed does not, and what another has made is no last good output of his.
         if published.source not in left | built and any(
-            will_make(claim, other) for other in claimants(claim)
+            will_make(claim, other) for other in rivals(claim)
         ):
             continue
         delete[claim] = Deletion(claim, source, published.digest, reason)
@@ -171,7 +171,7 @@ def reconcile(
     return Reconciled(change, tuple(again), tally)
 
 
-def _entry(batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Source]]) -> Entry:
+def _entry(batch: Batch, item: Finished, rivals: Callable[[str], Sequence[Source]]) -> Entry:
     planned, outcome = item.planned, item.outcome
     old = planned.entry
     if outcome.died is not None:
@@ -197,7 +197,7 @@ def _entry(batch: Batch, item: Finished, claimants: Callable[[str], Sequence[Sou
     unexpected = [c for c in claims if c not in planned.claims]
     for claim in unexpected:
         # Only a bypassing root gets here: it names its outputs after the plan was made.
-        other = next((s for s in claimants(claim) if s != planned.source), None)
+        other = next((s for s in rivals(claim) if s != planned.source), None)
         if other is not None:
             state = EntryState.CONFLICT
             problem = Diagnostic(f"{other.path} would make {claim} too: remove or ignore one")

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from assetd import place as places
 from assetd import stamp as stamps
+from assetd.claims import folders
 from assetd.errors import RecordError
 from assetd.ledger import Ledger
 from assetd.model import (
@@ -311,19 +312,41 @@ class Reader:
             )
         ]
 
-    def claims_on(self, paths: Iterable[str]) -> tuple[dict[str, Output], dict[str, list[Source]]]:
-        """What is in place at each of *paths*, and the sources whose trees end there."""
-        outputs: dict[str, Output] = {}
-        claimants: dict[str, list[Source]] = {}
+    def outputs_at(self, paths: Iterable[str]) -> dict[str, Output]:
+        """What is in place at *paths*."""
+        found: dict[str, Output] = {}
         for piece in _pieces([_bytes(path) for path in paths]):
             for row in self._rows(
-                f"SELECT {_OUTPUT} FROM outputs WHERE path IN ({_marks(piece)})", *piece
+                f"SELECT {_OUTPUT} FROM outputs "
+                f"WHERE path IN ({_marks(piece)}) AND digest IS NOT NULL",
+                *piece,
             ):
-                path = os.fsdecode(row[0])
-                claimants.setdefault(path, []).append(_source(row[1]))
-                if row[2] is not None:
-                    outputs[path] = _output(row)
-        return outputs, claimants
+                output = _output(row)
+                found[output.path] = output
+        return found
+
+    def rivals(self, paths: Iterable[str]) -> dict[str, list[Source]]:
+        """For each of *paths* the sources whose claims are at odds with one on it: see `claims`."""
+        above = {path: [path, *folders(path)] for path in paths}
+        claimants: dict[str, list[Source]] = {}
+        asked = {each for every in above.values() for each in every}
+        for piece in _pieces([_bytes(path) for path in asked]):
+            for path, source in self._rows(
+                f"SELECT path, source FROM outputs WHERE path IN ({_marks(piece)})", *piece
+            ):
+                claimants.setdefault(_text(path), []).append(_source(source))
+        found = {
+            path: [source for each in every for source in claimants.get(each, ())]
+            for path, every in above.items()
+        }
+        for piece in _pieces([_bytes(path) for path in above]):
+            for low, source in self._rows(
+                f"WITH wanted (low, high) AS (VALUES {', '.join(['(?, ?)'] * len(piece))}) "
+                "SELECT low, source FROM wanted CROSS JOIN outputs ON path > low AND path < high",
+                *(end for path in piece for end in (path + b"/", path + b"0")),
+            ):
+                found[_text(low[:-1])].append(_source(source))
+        return found
 
     def claimants(self, path: str) -> list[Source]:
         """The sources whose trees end in the output *path*, overridden ones too."""

@@ -7,13 +7,13 @@ to find out, and decide nothing.
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from assetd import listing
 from assetd import place as places
 from assetd import stamp as stamps
+from assetd.claims import Claims
 from assetd.config import Mount
 from assetd.model import Digest, Entry, FileFact, Kind, Output, Place, Source, Stamp
 from assetd.patterns import BUILT_IN_IGNORES, Patterns
@@ -157,7 +157,7 @@ class Survey:
         record: Record,
         locked: Container[Source],
         sighted: Callable[[Source], Stamp | None] | None = None,
-        claimed: Mapping[str, Collection[Source]] = MappingProxyType({}),
+        claimed: Claims | None = None,
     ) -> None:
         """Begin a survey.
 
@@ -166,13 +166,13 @@ class Survey:
             record: The record.
             locked: The sources with a job under way.
             sighted: Stamps that a scan has just read, to be spared a second look.
-            claimed: The outputs of the jobs under way, of which the record may know nothing.
+            claimed: What the jobs under way will make, of which the record may know nothing.
         """
         self._layout = layout
         self._record = record
         self._locked = locked
         self._sighted = sighted
-        self._claimed = claimed
+        self._claimed = claimed or Claims()
         self._entries: dict[Source, Entry | None] = {}
         self._sightings: dict[Source, Sighting] = {}
         self._recorded: dict[Place, FileFact | None] = {}
@@ -180,7 +180,7 @@ class Survey:
         self._facts: dict[Place, FileFact] = {}
         self._globs: dict[tuple[Place, str], Digest] = {}
         self._outputs: dict[str, Output | None] = {}
-        self._claimants: dict[str, list[Source]] = {}
+        self._rivals: dict[str, list[Source]] = {}
         self._trees: dict[Source, Tree | None] = {}
         self.learned: dict[Place, FileFact] = {}
         """Facts of dependencies whose stamps moved: for the record, once it is up to date."""
@@ -207,9 +207,9 @@ class Survey:
         }
         facts = self._record.files_at(needed)
         self._recorded.update((place, facts.get(place)) for place in needed)
-        outputs, claimants = self._record.claims_on(claims)
+        outputs = self._record.outputs_at(claims)
         self._outputs.update((claim, outputs.get(claim)) for claim in claims)
-        self._claimants.update((claim, claimants.get(claim, [])) for claim in claims)
+        self._rivals.update(self._record.rivals(claims))
 
     def entry(self, source: Source) -> Entry | None:
         """See `plan.View`."""
@@ -291,11 +291,11 @@ class Survey:
         self._facts[place] = fact
         return fact
 
-    def claimants(self, output: str) -> Sequence[Source]:
+    def rivals(self, output: str) -> Sequence[Source]:
         """See `plan.View`."""
-        if output not in self._claimants:
-            self._claimants[output] = self._record.claimants(output)
-        return [*self._claimants[output], *self._claimed.get(output, ())]
+        if output not in self._rivals:
+            self._rivals.update(self._record.rivals([output]))
+        return [*self._rivals[output], *(source for _, source in self._claimed.at_odds(output))]
 
     def in_place(self, output: str) -> Output | None:
         """See `plan.View`."""
