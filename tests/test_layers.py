@@ -19,6 +19,7 @@ LAYERS: Final = (
     ("model", "words"),
     ("claims", "errors", "explain", "place"),
     (
+        "awaited",
         "stamp",
         "patterns",
         "processor",
@@ -29,6 +30,7 @@ LAYERS: Final = (
         "present",
         "errand",
         "heard",
+        "retries",
         "installed",
         "logfile",
         "strays",
@@ -52,6 +54,7 @@ LAYERS: Final = (
     ("registry", "initial", "plan", "step", "watch", "audit", "removal", "testimony"),
     ("reconcile", "runner", "survey", "catalog"),
     ("worker", "pool", "scan", "lookout", "history", "recovery", "standing", "doctor"),
+    ("suspects", "slices"),
     ("engine", "inventory", "forkserver_main"),
     ("report", "metrics", "batch_command", "desktop"),
     ("control",),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from assetd.engine import CRASH_LIMIT
+from assetd.retries import CRASH_LIMIT
 from assetd.testing import Site, wait_for
 
 PLUGIN: Final = """

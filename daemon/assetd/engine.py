@@ -1,14 +1,14 @@
 """The owner: one loop, one thread, all state.
 
 Whatever happens arrives as a note, a message of a worker or a request, and is handled between
-two waits of one selector.  A change on its way goes through five stations, each a dictionary or
-list here and nothing else:
+two waits of one selector.  A change on its way goes through five stations, each of them data
+that no other thread sees:
 
-    settling   places that were touched, until whoever writes them is likely to be done
-    suspects   sources to be looked at, with a reason where somebody asked
-    slices     what one plan decided; its jobs are in the pool
+    settling   places that were touched, until whoever writes them is likely to be done (`inbox`)
+    suspects   sources to be looked at, with a reason where somebody asked (`suspects`)
+    slices     what one plan decided; its jobs are in the pool (`slices`)
     commits    a slice whose jobs have ended is published and recorded, at once and whole
-    deferred   suspects that must wait for a job that is under way
+    deferred   suspects that must wait for a job that is under way (`suspects`)
 
 Scans feed suspects piece by piece, only as fast as they are worked off, so that memory follows
 the work in flight and not the tree.  Every station keeps the serial of the oldest note it
@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +33,8 @@ from assetd import confinement, publish, recovery, registry
 from assetd import place as places
 from assetd import plan as plans
 from assetd import stamp as stamps
-from assetd.claims import Claims
 from assetd.confinement import Bounds
 from assetd.errors import ConfigError, ProjectGoneError, PublishError, RecordError
-from assetd.heard import Heard
 from assetd.lookout import Cookie, Lookout
 from assetd.model import (
     Batch,
@@ -60,14 +59,17 @@ from assetd.model import (
 )
 from assetd.pool import Jobs, Lane, Pool, Ticket
 from assetd.processor import Context
-from assetd.reconcile import Finished, Reconciled, reconcile, turned_out
+from assetd.reconcile import Finished, reconcile, turned_out
 from assetd.record import CorruptRecordError
 from assetd.registry import Project
+from assetd.retries import Quarantine, Retries
 from assetd.runner import MountSetting, Runner
 from assetd.scan import Findings, has_changed, scan
+from assetd.slices import Commit, Slice, Slices
 from assetd.standing import Standing
 from assetd.store import Store
 from assetd.survey import Layout, Survey
+from assetd.suspects import Suspects, Suspicion
 from assetd.trace import OFF, Trace
 from assetd.watch import NOWHERE
 
@@ -79,12 +81,8 @@ TURN_SECONDS: Final = 0.01
 """What one station may take of a turn; clients wait for no longer than a few of these."""
 TROUBLE_SECONDS: Final = 1.0
 """Between two tries while the disk takes nothing."""
-CRASH_LIMIT: Final = 3
-"""So many failures in which workers were killed over one input are no accident."""
 RESCAN_SECONDS: Final = 2.0
 """The longest wait between two scans for lost events; else it is as long as the last one took."""
-RETRY_SECONDS: Final = (1.0, 30.0)
-"""First and longest wait before a failure that may pass by itself is tried again."""
 
 
 class State(StrEnum):
@@ -96,68 +94,6 @@ class State(StrEnum):
     IDLE = "idle"
     PAUSED = "paused"
     STOPPING = "stopping"
-
-
-@dataclass(slots=True)
-class _Suspicion:
-    serial: int
-    lane: Lane
-    noted: float
-    reason: Reason | None = None
-    stamp: Stamp | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Slice:
-    """What one plan decided, until it is committed."""
-
-    batch: int
-    serial: int
-    noted: float
-    lane: Lane
-    waiting: dict[Source, plans.Planned]
-    drop: tuple[tuple[Entry, Reason], ...]
-    restate: tuple[Entry, ...]
-    before: dict[Source, Entry | None]
-    heard: int
-    """`Heard.count` when it began."""
-    finished: list[Finished] = field(default_factory=list)
-
-    def sources(self) -> Iterator[Source]:
-        """All that it is about."""
-        yield from self.waiting
-        yield from (each.planned.source for each in self.finished)
-        yield from (entry.source for entry, _ in self.drop)
-        yield from (entry.source for entry in self.restate)
-
-    def claims(self) -> set[str]:
-        """The outputs that it may touch, once its jobs have ended."""
-        found: set[str] = set()
-        for each in self.finished:
-            found.update(each.planned.claims, each.outcome.claims)
-            if each.planned.entry is not None:
-                found.update(each.planned.entry.claims)
-        known = (entry for entry in self.before.values() if entry is not None)
-        for entry in (*self.restate, *known, *(entry for entry, _ in self.drop)):
-            found.update(entry.claims)
-        return found
-
-    def replaced(self) -> dict[Source, Entry | None]:
-        """The entries as they were, once its jobs have ended."""
-        found = {each.planned.source: each.planned.entry for each in self.finished}
-        return found | {entry.source: entry for entry, _ in self.drop} | self.before
-
-
-@dataclass(frozen=True, slots=True)
-class _Commit:
-    """A slice that is published, and not recorded yet."""
-
-    piece: _Slice
-    result: Reconciled
-    intent: int
-    change: Change
-    """As it turned out."""
-    done: Done
 
 
 @dataclass(slots=True)
@@ -272,36 +208,25 @@ class Engine:
         self._pool_maker = open_pool
         self._trace = trace
         self._job = 0
-        self._suspects: dict[Source, _Suspicion] = {}
-        self._deferred: dict[Source, _Suspicion] = {}
-        self._slices: list[_Slice] = []
-        self._heard = Heard()
-        """Since there is any slice."""
-        self._jobs: dict[int, tuple[_Slice, plans.Planned]] = {}
-        self._locked: dict[Source, _Slice] = {}
-        self._claimed = Claims()
-        """The outputs that the jobs of the slices will make, by the plan."""
+        self._suspects = Suspects()
+        self._slices = Slices()
+        self._jobs: dict[int, tuple[Slice, plans.Planned]] = {}
         self._batches: dict[int, _OpenBatch] = {}
         self._scans: deque[_Scan] = deque()
         self._waiters: list[_Waiter] = []
         self._orders: list[Order] = []
         self._reloaders: list[Callable[[], None]] = []
-        self._crashes: dict[Source, tuple[Stamp | None, int]] = {}
-        """Sources that cost workers by no fault of theirs that is known: their stamp, how often."""
+        self._quarantine = Quarantine()
         self._repairs: dict[str, Stamp | None] = {}
         """Outputs that somebody asked to have back, with the stamps of what is there instead."""
-        self._nowhere: dict[Place, Place] = {}
-        """The links that lead nowhere, and where they would lead."""
-        self._retry_at: float | None = None
-        self._retry_seconds = RETRY_SECONDS[0]
-        self._retries: set[Source] = set()
+        self._retries = Retries()
         self._rescanning_since: float | None = None
         self._rescan_at = 0.0
         """Before that nothing is scanned for lost events again: they may be lost all the time."""
         self._moved: _Moved | None = None
         self._asked: set[Source] = set()
         """Whom `_ask_listeners` suspected last."""
-        self._pending: list[_Commit] = []
+        self._pending: list[Commit] = []
         self._trouble_at: float | None = None
         """When the disk is tried again; until then nothing new is begun."""
         self._trouble_lost = False
@@ -339,7 +264,7 @@ class Engine:
                 self._fingerprint_due = fingerprint
             serial = self.lookout.next_serial()
             for source in self.record.unplaced():
-                self._suspect(source, serial, Lane.BULK)
+                self._suspects.add(source, serial, Lane.BULK)
         self.standing = Standing(self.record)
         if not self._only:
             self._suspect_retries(self.lookout.next_serial())
@@ -376,7 +301,7 @@ class Engine:
             self._scans
             or self._slices
             or self._suspects
-            or self._deferred
+            or self._suspects.deferred
             or self._moved is not None
             or len(self.lookout)
             or self.lookout.reload_at is not None
@@ -390,7 +315,7 @@ class Engine:
 
     def queue(self) -> tuple[int, int, int]:
         """Suspects, jobs that wait for a worker, jobs that a worker holds."""
-        suspects = len(self._suspects) + len(self._deferred) + len(self.lookout)
+        suspects = len(self._suspects) + self._suspects.deferred + len(self.lookout)
         return suspects, self.pool.waiting(), self.pool.running()
 
     def sync(self, on_done: Callable[[], None]) -> None:
@@ -420,7 +345,7 @@ class Engine:
         reason = Reason(Cause.REQUESTED) if order.force else None
         if order.force or self._only:
             for source in self._matching(order.paths):
-                self._suspect(source, serial, Lane.BULK, reason=reason)
+                self._suspects.add(source, serial, Lane.BULK, reason=reason)
         if self._only:
             for path in self._only:
                 self._look_at(path, serial, reason)
@@ -428,7 +353,7 @@ class Engine:
             for source in self._matching(order.paths):
                 if self.layout.forced(source):
                     forced = Reason(Cause.FORCE_PATTERN)
-                    self._suspect(source, serial, Lane.BULK, reason=forced)
+                    self._suspects.add(source, serial, Lane.BULK, reason=forced)
         self._batches[batch].feeding -= 1
         among = set().union(*named.values()) if self._only else None
         self._suspect_retries(serial, among)
@@ -462,7 +387,7 @@ class Engine:
             missing = seen.there is publish.There.NOTHING
             cause = Cause.OUTPUT_MISSING if missing else Cause.OUTPUT_CHANGED
             wanted[output.path] = seen.stamp
-            self._suspect(output.source, serial, Lane.BULK, reason=Reason(cause, output.path))
+            self._suspects.add(output.source, serial, Lane.BULK, reason=Reason(cause, output.path))
         self._repairs |= wanted
 
         def done() -> None:
@@ -479,7 +404,7 @@ class Engine:
             if (among is None or source in among) and (
                 passing or entry.state is EntryState.BLOCKED
             ):
-                self._suspect(source, serial, Lane.BULK)
+                self._suspects.add(source, serial, Lane.BULK)
 
     def _look_at(self, path: Place, serial: int, reason: Reason | None) -> None:
         """Suspect what the disk holds at or below *path*, whatever the record says of it."""
@@ -488,7 +413,7 @@ class Engine:
             self._thorough = True
             self._scan(path, "build", serial)
         elif (source := self.layout.locate(path)) is not None:
-            self._suspect(source, serial, Lane.BULK, reason=reason)
+            self._suspects.add(source, serial, Lane.BULK, reason=reason)
 
     def _suspect_missing(self) -> None:
         """Suspect the sources of outputs that are not there, and let the record be."""
@@ -496,7 +421,7 @@ class Engine:
         for output in self.record.outputs():
             if stamps.read(f"{out_dir}/{output.path}") is None:
                 missing = Reason(Cause.OUTPUT_MISSING, output.path)
-                self._suspect(output.source, 0, Lane.BULK, reason=missing)
+                self._suspects.add(output.source, 0, Lane.BULK, reason=missing)
 
     def reload(self, on_done: Callable[[], None] | None = None) -> None:
         """Read the configuration again, soon; *on_done* is called when it is taken or refused."""
@@ -696,7 +621,7 @@ class Engine:
         serial = self.lookout.next_serial()
         reason = Reason(Cause.OPTIONS_CHANGED, confinement.NAME)
         for source in self.standing.wrong:
-            self._suspect(source, serial, Lane.BULK, reason=reason)
+            self._suspects.add(source, serial, Lane.BULK, reason=reason)
         with contextlib.suppress(RecordError):  # no space: the next start asks them again
             self.record.set_meta(sandbox=digest)
 
@@ -704,11 +629,8 @@ class Engine:
 
     def _watch_over(self, now: float) -> None:
         """What is due by the clock: retries, a changed configuration, polling, dead threads."""
-        if self._retry_at is not None and now >= self._retry_at:
-            self._retry_at = None
-            retries, self._retries = self._retries, set()
-            for source in retries:
-                self._suspect(source, self.lookout.next_serial(), Lane.BULK)
+        for source in self._retries.due(now):
+            self._suspects.add(source, self.lookout.next_serial(), Lane.BULK)
         lookout = self.lookout
         if lookout.reload_at is not None and now >= lookout.reload_at and not self._slices:
             lookout.reload_at = None
@@ -733,13 +655,13 @@ class Engine:
     def _ripen(self, now: float) -> None:
         files, folders, outputs = self.lookout.ripe(now)
         for place, each in files:
-            self._hear(place, each.serial, each.first)
+            self._slices.hear(place, each.serial, each.first)
             for source in self._affected(place):
-                self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
+                self._suspects.add(source, each.serial, Lane.URGENT, noted=each.first)
         for place, each in folders:
             self._scan(place, "watch", each.serial)
             for source in self._leading_to(place):
-                self._suspect(source, each.serial, Lane.URGENT, noted=each.first)
+                self._suspects.add(source, each.serial, Lane.URGENT, noted=each.first)
         blocked = list(self._blocked()) if outputs else []
         for path, each in outputs:
             for output in self.record.outputs_below(path):
@@ -749,52 +671,7 @@ class Engine:
             for source, claim in blocked:
                 # What was in the way may have been a file where a folder has to be.
                 if places.is_below(claim, path):
-                    self._suspect(source, each.serial, Lane.URGENT)
-
-    def _hear(self, place: Place, serial: int, when: float) -> None:
-        if self._slices:
-            self._heard.note(place, serial, when)
-
-    def _suspect_behind(self, piece: _Slice, change: Change) -> None:
-        """Suspect whom a change concerns that was heard of while their jobs were under way."""
-        if self._heard.count > piece.heard:
-            for entry in change.put:
-                needs = (each for node in entry.nodes for each in node.dependencies)
-                note = self._heard.concerning(needs, piece.heard)
-                if note is not None:
-                    self._suspect(entry.source, note.serial, Lane.URGENT, noted=note.when)
-        if not self._slices:
-            self._heard.clear()
-
-    def _suspect(
-        self,
-        source: Source,
-        serial: int,
-        lane: Lane,
-        *,
-        reason: Reason | None = None,
-        stamp: Stamp | None = None,
-        noted: float | None = None,
-    ) -> None:
-        when = time.monotonic() if noted is None else noted
-        known = self._suspects.get(source)
-        if known is None:
-            self._suspects[source] = _Suspicion(serial, lane, when, reason, stamp)
-            return
-        known.serial = min(known.serial, serial)
-        known.lane = min(known.lane, lane)
-        known.reason = known.reason or reason
-        known.stamp = None  # a second look may show another one
-
-    def _defer(self, source: Source, each: _Suspicion) -> None:
-        """Look at *source* after the next commit; of two suspicions nothing is lost."""
-        known = self._deferred.get(source)
-        if known is not None:
-            each.serial = min(each.serial, known.serial)
-            each.lane = min(each.lane, known.lane)
-            each.noted = min(each.noted, known.noted)
-            each.reason = known.reason or each.reason
-        self._deferred[source] = each
+                    self._suspects.add(source, each.serial, Lane.URGENT)
 
     def _affected(self, place: Place) -> set[Source]:
         """The sources that a change of the file at *place* may concern."""
@@ -821,7 +698,7 @@ class Engine:
         if seen is None:
             record.disown([path])
             reason = Reason(Cause.OUTPUT_MISSING, path)
-            self._suspect(output.source, serial, Lane.URGENT, reason=reason)
+            self._suspects.add(output.source, serial, Lane.URGENT, reason=reason)
         elif seen[1] == output.digest:
             record.restamp_output(path, seen[0])
         else:
@@ -852,7 +729,7 @@ class Engine:
         for mount in self.record.mounts():
             if mount not in known:
                 for source in self.record.sources_of(mount):
-                    self._suspect(source, serial, Lane.BULK)
+                    self._suspects.add(source, serial, Lane.BULK)
         return self._scan("", trigger, serial)
 
     def _scan(self, place: Place, trigger: str, serial: int | None = None) -> int:
@@ -864,7 +741,7 @@ class Engine:
             serial: Of the note that asks for it; a new one if there was none.
         """
         serial = self.lookout.next_serial() if serial is None else serial
-        self._hear(place, serial, time.monotonic())
+        self._slices.hear(place, serial, time.monotonic())
         batch = self._open_batch(trigger, Lane.BULK)
         self.links = {p: why for p, why in self.links.items() if not places.is_below(p, place)}
         steps = scan(
@@ -908,10 +785,10 @@ class Engine:
             if not each.begun:
                 each.begun = True
                 self._watch_nearby()
-                for source in self._locked:
+                for source in self._slices.locked:
                     # The record may not have heard of it yet, and the scan not find it any more.
                     if places.is_below(self.layout.place(source), each.place):
-                        self._suspect(source, each.serial, Lane.BULK)
+                        self._suspects.add(source, each.serial, Lane.BULK)
             try:
                 found = next(each.steps)
             except StopIteration:
@@ -919,7 +796,7 @@ class Engine:
                 self._batches[each.batch].feeding -= 1
                 continue
             for source, stamp in found:
-                self._suspect(source, each.serial, Lane.BULK, stamp=stamp)
+                self._suspects.add(source, each.serial, Lane.BULK, stamp=stamp)
             if time.monotonic() > end:
                 return
 
@@ -934,7 +811,7 @@ class Engine:
             for fact in self.record.files_below(folder):
                 if has_changed(self.layout, fact):
                     for source in self.record.dependents(fact.place):
-                        self._suspect(source, self.lookout.next_serial(), Lane.BULK)
+                        self._suspects.add(source, self.lookout.next_serial(), Lane.BULK)
         return bool(new)
 
     def _on_link(self, place: Place, why: str) -> None:
@@ -948,22 +825,15 @@ class Engine:
     def _await(self, link: Place) -> None:
         """Remember a link that leads nowhere: what it leads to may come, and no event names it."""
         target = places.of(os.path.realpath(places.path(link, self.layout.root)), self.layout.root)
-        if self._nowhere.get(link) != target:
-            self._nowhere[link] = target
-            self.lookout.awaited = frozenset(self._nowhere.values())
+        if self.lookout.awaited.add(link, target):
             self._watch_nearby([places.split(target)[0]])
 
     def _leading_to(self, place: Place) -> Iterator[Source]:
         """The sources that are links to what is at or below *place*, and was not there."""
-        if not self._nowhere:
-            return
-        for link, target in list(self._nowhere.items()):
-            if places.is_below(target, place):
-                if os.path.exists(places.path(link, self.layout.root)):
-                    del self._nowhere[link]
-                source = self.layout.locate(link)
-                if source is not None:
-                    yield source
+        for link in self.lookout.awaited.leading_to(place):
+            source = self.layout.locate(link)
+            if source is not None:
+                yield source
 
     def _has_room(self) -> bool:
         return self._dry or len(self._jobs) < IN_FLIGHT
@@ -985,22 +855,21 @@ class Engine:
         if not self._may_plan():
             return
         end = time.monotonic() + TURN_SECONDS
-        while self._suspects:
-            urgent = [s for s, each in self._suspects.items() if each.lane is Lane.URGENT]
-            lane = Lane.URGENT if 0 < len(urgent) <= SLICE else Lane.BULK
-            if lane is Lane.BULK and not self._has_room():
+        while True:
+            lane, chosen = self._suspects.take(SLICE, urgent_only=not self._has_room())
+            if not chosen:
                 return
-            chosen = (urgent or list(self._suspects))[:SLICE]
-            self._plan_slice({s: self._suspects.pop(s) for s in chosen}, lane)
+            self._plan_slice(chosen, lane)
             if time.monotonic() > end:
                 return
 
-    def _plan_slice(self, suspects: dict[Source, _Suspicion], lane: Lane) -> None:
+    def _plan_slice(self, suspects: dict[Source, Suspicion], lane: Lane) -> None:
         def sighted(source: Source) -> Stamp | None:
             each = suspects.get(source)
             return None if each is None else each.stamp
 
-        survey = Survey(self.layout, self.record, self._locked, sighted, self._claimed)
+        slices = self._slices
+        survey = Survey(self.layout, self.record, slices.locked, sighted, slices.claimed)
         survey.expect(suspects)
         decided = plans.make(
             {source: each.reason for source, each in suspects.items()},
@@ -1016,8 +885,8 @@ class Engine:
         # How long somebody else made it wait says nothing of how quick we are.
         noted = max(self._went_on, min(each.noted for each in suspects.values()))
         for source in decided.deferred:
-            each = suspects.get(source) or _Suspicion(serial, lane, now)
-            self._defer(source, each)
+            each = suspects.get(source) or Suspicion(serial, lane, now)
+            self._suspects.defer(source, each)
         if self._dry:
             self._note_dry(decided)
             return
@@ -1033,7 +902,7 @@ class Engine:
         if self.layout.project.config.force and lane is Lane.URGENT:
             self._force_along(decided, serial)
         batch = self._batch_for(lane)
-        piece = _Slice(
+        piece = Slice(
             batch,
             serial,
             noted,
@@ -1042,23 +911,16 @@ class Engine:
             decided.drop,
             decided.restate,
             {e.source: survey.entry(e.source) for e in decided.restate},
-            self._heard.count,
         )
         if decided.refresh:
             self.record.refresh((), decided.refresh)
-        self._slices.append(piece)
+        slices.open(piece)
         self._batches[batch].slices += 1
-        self._locked.update(dict.fromkeys(piece.sources(), piece))
-        # Those in conflict too: until this is recorded nobody else knows that they claim it.
-        claimers: tuple[plans.Planned | Entry, ...] = (*decided.jobs, *decided.restate)
-        for claimer in claimers:
-            for claim in claimer.claims:
-                self._claimed.add(claim, claimer.source)
         self._begin(piece, survey)
         if not piece.waiting:
             self._commit(piece)
 
-    def _begin(self, piece: _Slice, survey: Survey) -> None:
+    def _begin(self, piece: Slice, survey: Survey) -> None:
         """Carry over what only has to be carried over, and give the pool the rest."""
         tickets: list[Ticket] = []
         with self._trace.span("carry", sources=len(piece.waiting)):
@@ -1101,10 +963,10 @@ class Engine:
         touched = {source.mount for source in planned}
         for mount in touched:
             for source in self.record.sources_of(mount):
-                free = source not in self._locked and source not in planned
+                free = source not in self._slices.locked and source not in planned
                 if free and self.layout.forced(source):
                     reason = Reason(Cause.FORCE_PATTERN)
-                    self._suspect(source, serial, Lane.BULK, reason=reason)
+                    self._suspects.add(source, serial, Lane.BULK, reason=reason)
 
     def _note_dry(self, decided: plans.Plan) -> None:
         for order in self._orders:
@@ -1132,28 +994,21 @@ class Engine:
         if not piece.waiting:
             self._commit(piece)
 
-    def _take(self, piece: _Slice, planned: plans.Planned, outcome: Outcome) -> None:
+    def _take(self, piece: Slice, planned: plans.Planned, outcome: Outcome) -> None:
         del piece.waiting[planned.source]
         piece.finished.append(Finished(planned, outcome))
 
     def _quarantined(self, planned: plans.Planned, outcome: Outcome) -> Outcome:
         """The outcome; final if the same input has cost workers again and again."""
-        if outcome.died is None or not outcome.died.transient:
-            self._crashes.pop(planned.source, None)
+        if outcome.died is None:
+            self._quarantine.acquit(planned.source)
             return outcome
-        stamp, crashes = self._crashes.get(planned.source, (planned.stamp, 0))
-        crashes = crashes + 1 if stamp == planned.stamp else 1
-        self._crashes[planned.source] = (planned.stamp, crashes)
-        if crashes < CRASH_LIMIT:
-            return outcome
-        # Out of memory again, say: each try takes memory from everything else.
-        told = f"{outcome.died.message}, {CRASH_LIMIT} times over: left alone until it changes"
-        died = outcome.died._replace(message=told, transient=False)
+        died = self._quarantine.judge(planned.source, planned.stamp, outcome.died)
         return outcome._replace(died=died)
 
     # -- commits --------------------------------------------------------------------------
 
-    def _commit(self, piece: _Slice) -> None:
+    def _commit(self, piece: Slice) -> None:
         """Publish and record one slice; from here on its sources may be looked at again."""
         record, config = self.record, self.layout.project.config
         open_batch = self._batches[piece.batch]
@@ -1195,7 +1050,7 @@ class Engine:
         deleted = result.tally.deleted + len(done.deleted)
         open_batch.tally = result.tally._replace(deleted=deleted)
         change = turned_out(change, done, record.entry)
-        self._finish(_Commit(piece, result, intent, change, done))
+        self._finish(Commit(piece, result, intent, change, done))
 
     def _given_up(self, change: Change) -> list[Output]:
         """The outputs of *change* whose edits are to be replaced, with the stamps of those."""
@@ -1207,7 +1062,7 @@ class Engine:
         ]
         return [output._replace(stamp=stamp) for output, stamp in asked]
 
-    def _give_back(self, piece: _Slice, change: Change) -> None:
+    def _give_back(self, piece: Slice, change: Change) -> None:
         """Undo a slice of which nothing is published: its sources are suspects again."""
         for publication in change.publish:
             if publication.staged is not None:
@@ -1216,10 +1071,10 @@ class Engine:
         self._close_slice(piece)
         for source in piece.sources():
             reason = Reason(Cause.RETRY)
-            self._suspect(source, piece.serial, piece.lane, reason=reason, noted=piece.noted)
-        self._suspect_deferred()
+            self._suspects.add(source, piece.serial, piece.lane, reason=reason, noted=piece.noted)
+        self._suspects.release()
 
-    def _finish(self, commit: _Commit) -> None:
+    def _finish(self, commit: Commit) -> None:
         """Record what is published; until that succeeds its sources stay locked."""
         piece, change, done = commit.piece, commit.change, commit.done
         try:
@@ -1234,20 +1089,22 @@ class Engine:
             return
         healed = self.standing.take(change, piece.replaced())
         self._close_slice(piece)
-        self._suspect_behind(piece, change)
+        for source, note in self._slices.missed(piece, change):
+            self._suspects.add(source, note.serial, Lane.URGENT, noted=note.when)
         self._note_moved(piece.serial, names=_names_moved(piece, change, done))
         if done.deleted:
             # What was in somebody's way may be gone: a build that does not watch has no retry.
             for source, entry in self.standing.wrong.items():
                 passing = entry.problem is not None and entry.problem.transient
                 if entry.state is EntryState.BLOCKED and passing:
-                    self._suspect(source, piece.serial, Lane.BULK)
+                    self._suspects.add(source, piece.serial, Lane.BULK)
         with self._trace.span("tell"):
             self._after_commit(piece, change, done, healed)
         for source in commit.result.again:
             reason = Reason(Cause.CHANGED_WHILE_BUILT)
-            self._defer(source, _Suspicion(piece.serial, piece.lane, piece.noted, reason))
-        self._suspect_deferred()
+            again = Suspicion(piece.serial, piece.lane, piece.noted, reason)
+            self._suspects.defer(source, again)
+        self._suspects.release()
         latency = time.monotonic() - piece.noted if piece.lane is Lane.URGENT else None
         if latency is not None:
             self.standing.latencies.append(latency)
@@ -1260,8 +1117,10 @@ class Engine:
         known = self._moved or _Moved(serial, names=False)
         self._moved = _Moved(min(serial, known.serial), names=names or known.names)
 
-    def _may_ask_listeners(self) -> bool:
-        return not (self._scans or self._slices or self._suspects or self._deferred)
+    def _nothing_left(self) -> bool:
+        """Whether nothing is under way that might change what is in place."""
+        waits = self._suspects or self._suspects.deferred
+        return not (self._scans or self._slices or waits)
 
     def _ask_listeners(self) -> None:
         """Suspect who depends on what is in place, once nothing else is about to change it.
@@ -1269,7 +1128,7 @@ class Engine:
         Not with each commit: a cold build would make its sitemap again for every slice.
         """
         moved = self._moved
-        if moved is None or not self._may_ask_listeners():
+        if moved is None or not self._nothing_left():
             return
         self._moved = None
         self._asked.clear()
@@ -1278,24 +1137,12 @@ class Engine:
             for kind in kinds:
                 for source in self.record.listeners(mount, kind):
                     self._asked.add(source)
-                    self._suspect(source, moved.serial, Lane.BULK)
+                    self._suspects.add(source, moved.serial, Lane.BULK)
 
-    def _close_slice(self, piece: _Slice) -> None:
+    def _close_slice(self, piece: Slice) -> None:
         """Let go of the sources and the claims of a slice."""
         self._batches[piece.batch].slices -= 1
-        self._slices.remove(piece)
-        for source in piece.sources():
-            self._locked.pop(source, None)
-        jobs = (each.planned for each in piece.finished)
-        claimers: tuple[plans.Planned | Entry, ...] = (*jobs, *piece.restate)
-        for claimer in claimers:
-            for claim in claimer.claims:
-                self._claimed.discard(claim, claimer.source)
-
-    def _suspect_deferred(self) -> None:
-        deferred, self._deferred = self._deferred, {}
-        for source, each in deferred.items():
-            self._suspect(source, each.serial, each.lane, reason=each.reason, noted=each.noted)
+        self._slices.close(piece)
 
     # -- trouble --------------------------------------------------------------------------
 
@@ -1332,7 +1179,7 @@ class Engine:
     # -- what is told ---------------------------------------------------------------------
 
     def _after_commit(
-        self, piece: _Slice, change: Change, done: Done, healed: Container[Source]
+        self, piece: Slice, change: Change, done: Done, healed: Container[Source]
     ) -> None:
         """Tell what happened, and take note of what fails now."""
         for publication in change.publish if done.blocked else ():
@@ -1371,11 +1218,11 @@ class Engine:
                 self.lookout.watch_output_folder(folder)
             if not problem.transient and publish.is_free(out_dir, path):  # it went before that
                 for source in self.record.claimants(path):
-                    self._suspect(source, piece.serial, Lane.URGENT)
+                    self._suspects.add(source, piece.serial, Lane.URGENT)
         if outside:
             self._watch_nearby(outside)
 
-    def _note_entry(self, entry: Entry, piece: _Slice, *, healed: bool) -> None:
+    def _note_entry(self, entry: Entry, piece: Slice, *, healed: bool) -> None:
         place = self.layout.place(entry.source)
         if entry.state in {EntryState.OK, EntryState.OVERRIDDEN}:
             if healed:
@@ -1398,29 +1245,19 @@ class Engine:
                 reason=entry.reason,
             )
             if diagnostic.transient and self._watching:
-                self._retry(entry)
-
-    def _retry(self, entry: Entry) -> None:
-        """Try again what may pass by itself; less and less often if it costs a worker."""
-        self._retries.add(entry.source)
-        when = time.monotonic() + RETRY_SECONDS[0]
-        problem = entry.problem
-        if entry.state is EntryState.FAILED and problem is not None and problem.file is None:
-            when = time.monotonic() + self._retry_seconds
-            self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
-        self._retry_at = when if self._retry_at is None else min(self._retry_at, when)
+                self._retries.add(entry, time.monotonic())
 
     def _close_batches(self) -> None:
         for number, batch in list(self._batches.items()):
             if batch.slices or batch.feeding:
                 continue
-            waits = self._suspects or self._deferred or self._moved
+            waits = self._suspects or self._suspects.deferred or self._moved
             if batch.lane is Lane.BULK and waits and not self.paused:
                 continue
             del self._batches[number]
             seconds = time.monotonic() - batch.began
             tally = batch.tally._replace(seconds=seconds, finished_at=time.time())
-            nothing_left = not (self._scans or self._slices or self._suspects or self._deferred)
+            nothing_left = self._nothing_left()
             if nothing_left and self._fingerprint_due is not None:
                 self.record.set_meta(fingerprint=self._fingerprint_due)
                 self._fingerprint_due = None
@@ -1433,7 +1270,7 @@ class Engine:
                 self.record.finish_batch(tally)
                 self.standing.last_batch = tally
                 if not tally.failed:
-                    self._retry_seconds = RETRY_SECONDS[0]
+                    self._retries.all_went_well()
                 for order in self._orders:
                     order.tally = _added(order.tally, tally)
                 self.tell("batch", batch=tally)
@@ -1443,22 +1280,25 @@ class Engine:
                 self.tell("ready", sources=self.standing.sources, outputs=self.outputs)
 
     def _wake_waiters(self) -> None:
-        if not self._waiters or self._trouble_at is not None:
+        lookout = self.lookout
+        if self._trouble_at is not None or lookout.reload_at is not None or lookout.lost:
             return
-        serials = [s for s in (self.lookout.oldest(),) if s is not None]
-        serials += [each.serial for each in self._suspects.values()]
-        serials += [each.serial for each in self._deferred.values()]
-        serials += [each.serial for each in self._slices]
-        serials += [scan.serial for scan in self._scans]
-        serials += [] if self._moved is None else [self._moved.serial]
-        oldest = min(serials, default=None)
-        if self.lookout.reload_at is not None or self.lookout.lost:
-            return
-        for waiter in list(self._waiters):
-            serial = waiter.proof.serial
-            if serial is not None and (oldest is None or oldest > serial):
-                self._waiters.remove(waiter)
-                waiter.on_done()
+        proven = ((w.proof.serial, w) for w in self._waiters if w.proof.serial is not None)
+        for serial, waiter in sorted(proven, key=itemgetter(0)):
+            # Whoever holds up one holds up those behind it.
+            if any(held <= serial for held in self._serials()):
+                return
+            self._waiters.remove(waiter)
+            waiter.on_done()
+
+    def _serials(self) -> Iterator[int]:
+        """Of all that has not come to its end; the oldest are among the first."""
+        yield from self._slices.serials()
+        yield from self._suspects.serials()
+        yield from (scan.serial for scan in self._scans)
+        oldest = self.lookout.oldest()
+        yield from () if oldest is None else (oldest,)
+        yield from () if self._moved is None else (self._moved.serial,)
 
     # -- the rest -------------------------------------------------------------------------
 
@@ -1561,14 +1401,14 @@ class Engine:
             return 0.0
         if self._suspects and self._may_plan() and self._has_room():
             return 0.0
-        if self._moved is not None and self._may_ask_listeners():
+        if self._moved is not None and self._nothing_left():
             return 0.0
         times = [
             t
             for t in (
                 self.lookout.deadline(),
                 self.pool.deadline(),
-                self._retry_at,
+                self._retries.due_at,
                 self._trouble_at,
                 None if self._slices else self.lookout.reload_at,
                 self._rescan_at if self.lookout.lost else None,
@@ -1590,7 +1430,7 @@ def _timings(change: Change) -> list[tuple[str, int, float, float]]:
     return [(name, len(took), sum(took), max(took)) for name, took in ran.items()]
 
 
-def _names_moved(piece: _Slice, change: Change, done: Done) -> bool:
+def _names_moved(piece: Slice, change: Change, done: Done) -> bool:
     """Whether other outputs are in place after a commit, or other mounts have them."""
     before = piece.replaced()
     return (

@@ -130,7 +130,8 @@ class Settling:
 
     def oldest(self) -> int | None:
         """The lowest serial that still waits."""
-        return min((each.serial for each in self._pending.values()), default=None)
+        first = next(iter(self._pending.values()), None)  # they came in the order of serials
+        return None if first is None else first.serial
 
     def __len__(self) -> int:
         return len(self._pending)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from assetd import place as places
+from assetd.awaited import Awaited
 from assetd.inbox import Hint, Inbox, Pending, Settling
 from assetd.model import Place, Tell
 from assetd.record import Record
@@ -72,8 +73,7 @@ class Lookout:
         """When the configuration, which changed, is to be read.  The engine clears it."""
         self.refused = False
         """Whether the configuration, as it is now, is not the one in force.  The engine sets it."""
-        self.awaited: frozenset[Place] = frozenset()
-        """What links lead to and is not there.  The engine sets it."""
+        self.awaited = Awaited(layout.root)
         self.watcher: Watcher | None = None
         numbers = _numbers(layout)
         self._files = Settling(*numbers)
@@ -444,7 +444,7 @@ class Lookout:
         """Whether somebody depends on anything in the folder at *place*."""
         record = self._record
         return bool(
-            any(places.is_below(target, place) for target in self.awaited)
+            self.awaited.any_below(place)
             or record.files_below(place)
             or record.globs_below(place)
             or (record.globs and any(map(record.globs_at, places.above(place))))
