@@ -35,7 +35,8 @@ from assetd.model import (
     Source,
 )
 from assetd.pool import Lane, Pool, Ticket, Worker, WorkerState
-from assetd.record import Reader, Record, _seal
+from assetd.record import Reader, Record
+from assetd.rows import seal
 from assetd.testing import InlinePool, Site
 
 INPUTS = int(os.environ.get("ASSETD_TEST_INPUTS", "20000"))
@@ -310,7 +311,7 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, isolation_level=None)
-        self.db.create_function("seal", -1, _seal, deterministic=True)
+        self.db.create_function("seal", -1, seal, deterministic=True)
         self.db.execute("PRAGMA synchronous = OFF")
         names = self.db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         self.columns = {

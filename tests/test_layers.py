@@ -35,7 +35,7 @@ LAYERS: Final = (
         "logfile",
         "strays",
     ),
-    ("confinement", "forkserver"),
+    ("confinement", "forkserver", "rows"),
     (
         "config",
         "tree",

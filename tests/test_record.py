@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from assetd.errors import RecordError
+from assetd.errors import CorruptRecordError, RecordError
 from assetd.ledger import Known, Ledger
 from assetd.model import (
     Cause,
@@ -34,7 +34,7 @@ from assetd.model import (
     Source,
     Stamp,
 )
-from assetd.record import CorruptRecordError, Reader, Record
+from assetd.record import Reader, Record
 from assetd.stamp import digest_bytes
 from assetd.testing import Site, wait_for
 

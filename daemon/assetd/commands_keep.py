@@ -81,7 +81,7 @@ def _verdict(found: "Audit", *, repair: bool) -> str:
 
 def _audit(arguments: argparse.Namespace, also: Sequence[str] = ()) -> "Audit":
     from assetd import audit, client, history
-    from assetd.record import CorruptRecordError, OutdatedRecordError
+    from assetd.errors import CorruptRecordError, OutdatedRecordError
 
     project, state_dir = command.folders(arguments)
     try:

@@ -24,9 +24,17 @@ from assetd import __version__, client, registry
 from assetd import config as configs
 from assetd import place as places
 from assetd.config import Config
-from assetd.errors import AssetdError, ConfigError, DeadlineError, NotRunningError, RecordError
+from assetd.errors import (
+    AssetdError,
+    ConfigError,
+    CorruptRecordError,
+    DeadlineError,
+    NotRunningError,
+    OutdatedRecordError,
+    RecordError,
+)
 from assetd.model import Problem
-from assetd.record import CorruptRecordError, OutdatedRecordError, Reader
+from assetd.record import Reader
 from assetd.registry import Project
 from assetd.survey import Layout
 from assetd.tree import TreeError, grow

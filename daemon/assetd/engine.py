@@ -34,7 +34,13 @@ from assetd import place as places
 from assetd import plan as plans
 from assetd import stamp as stamps
 from assetd.confinement import Bounds
-from assetd.errors import ConfigError, ProjectGoneError, PublishError, RecordError
+from assetd.errors import (
+    ConfigError,
+    CorruptRecordError,
+    ProjectGoneError,
+    PublishError,
+    RecordError,
+)
 from assetd.lookout import Cookie, Lookout
 from assetd.model import (
     Batch,
@@ -60,7 +66,6 @@ from assetd.model import (
 from assetd.pool import Jobs, Lane, Pool, Ticket
 from assetd.processor import Context
 from assetd.reconcile import Finished, reconcile, turned_out
-from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.retries import Quarantine, Retries
 from assetd.runner import MountSetting, Runner

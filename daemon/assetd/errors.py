@@ -54,6 +54,20 @@ class RecordError(AssetdError):
     """The record cannot be used: it is newer than we are, or cannot be written."""
 
 
+class CorruptRecordError(RecordError):
+    """The record is damaged; it has to be set aside and made anew."""
+
+
+class OutdatedRecordError(CorruptRecordError):
+    """An older assetd made it.  It is set aside as well, and nothing is wrong with it."""
+
+    def __init__(self, path: str, version: int, ours: int) -> None:
+        super().__init__(
+            f"{path} was made by an older assetd (schema {version}, ours is {ours}): the next "
+            "build makes it anew, and leaves outputs that are right as they are"
+        )
+
+
 class ProjectGoneError(AssetdError):
     """The project's folder is gone, or another one is in its place: nothing here is ours."""
 

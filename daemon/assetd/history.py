@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from assetd import explain
 from assetd import place as places
 from assetd.document import shown
-from assetd.errors import RecordError, UsageError
+from assetd.errors import OutdatedRecordError, RecordError, UsageError
 from assetd.model import (
     Batch,
     Dependency,
@@ -25,7 +25,7 @@ from assetd.model import (
     Reason,
     Source,
 )
-from assetd.record import OutdatedRecordError, Reader
+from assetd.record import Reader
 from assetd.registry import Project
 from assetd.survey import Layout
 from assetd.tree import TreeError

@@ -12,10 +12,10 @@ from assetd import lock, recovery, report, words
 from assetd.batch_command import BatchCommand
 from assetd.engine import Engine, Order
 from assetd.errand import Errands
+from assetd.errors import CorruptRecordError
 from assetd.forkserver import ForkServer
 from assetd.model import Place, Reason
 from assetd.pool import Pool
-from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.trace import OFF, Trace
 

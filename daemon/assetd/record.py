@@ -1,11 +1,10 @@
 """What we know from one run to the next, in SQLite.  The only SQL there is.
 
-Paths are BLOBs: a file name is bytes.  A source is its mount's name, a NUL and its path.  A
-commit writes what changed, never the whole.  What a commit is about to do is written down as
+A commit writes what changed, never the whole.  What a commit is about to do is written down as
 an intent first, whole, so that one that was cut short is done again on the next start.
 
 SQLite notices a page that is no page any more, and nothing of a byte that changed within a row.
-So every row ends with a seal, a checksum of the others, which is verified when it is read.
+So every row ends with a seal, which is verified when it is read (`rows`).
 Whole rows that are missing from `dependents` and `outputs` are found by the sources, each of
 which keeps the checksum of those that are its own.  An orderly end writes down the digest of
 the file, which saves the next start the look at every row.
@@ -17,9 +16,7 @@ import contextlib
 import json
 import os
 import sqlite3
-import sys
 import time
-import zlib
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -27,24 +24,48 @@ from typing import Any, Final
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.claims import folders
-from assetd.errors import RecordError
+from assetd.errors import CorruptRecordError, OutdatedRecordError, RecordError
 from assetd.ledger import Ledger
 from assetd.model import (
     Batch,
     Change,
-    Diagnostic,
-    Digest,
     Done,
     Entry,
     EntryState,
     FileFact,
     Kind,
-    NodeRecord,
     Output,
     Place,
     Reason,
     Source,
     Stamp,
+)
+from assetd.rows import (
+    ENCODING,
+    LINKS,
+    NO_STAMP,
+    NONSENSE,
+    claim_sum,
+    decoded,
+    encoded,
+    entry_of,
+    fact_of,
+    join,
+    key_of,
+    link_row,
+    link_sum,
+    opened,
+    output_of,
+    output_of_unsealed,
+    raw_digest,
+    row_of_entry,
+    row_of_output,
+    row_of_stamp,
+    seal,
+    sealed,
+    source_of,
+    split,
+    split_bytes,
 )
 
 SCHEMA: Final = 2
@@ -100,25 +121,8 @@ _SEALED: Final = (
 )
 """The tables whose rows end with a seal."""
 
-_NONSENSE: Final = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
-"""What reading a row raises that is not what we wrote."""
 _FAULTS: Final = (sqlite3.DatabaseError, UnicodeError)
 """What SQLite raises; the second for text, its own messages among it, that is damaged."""
-_NO_STAMP: Final = (None, None, None, None)
-
-
-class CorruptRecordError(RecordError):
-    """The record is damaged; it has to be set aside and made anew."""
-
-
-class OutdatedRecordError(CorruptRecordError):
-    """An older assetd made it.  It is set aside as well, and nothing is wrong with it."""
-
-    def __init__(self, path: str, version: int) -> None:
-        super().__init__(
-            f"{path} was made by an older assetd (schema {version}, ours is {SCHEMA}): the next "
-            "build makes it anew, and leaves outputs that are right as they are"
-        )
 
 
 class Reader:
@@ -151,7 +155,7 @@ class Reader:
             )
         if 0 < version < SCHEMA:
             self._db.close()
-            raise OutdatedRecordError(path, version)
+            raise OutdatedRecordError(path, version, SCHEMA)
         if read_only and version == 0:
             raise CorruptRecordError(f"{path}: there is nothing in it")
 
@@ -172,19 +176,19 @@ class Reader:
         rows = self._rows(
             f"SELECT {_META if sealed else 'key, value'} FROM meta WHERE key = ?", key
         )
-        value = (_opened(rows[0]) if sealed else rows[0])[1] if rows else None
+        value = (opened(rows[0]) if sealed else rows[0])[1] if rows else None
         return os.fsdecode(value) if isinstance(value, str | bytes) else None
 
     def entry(self, source: Source) -> Entry | None:
         """What is known of *source*."""
-        folder, name = _split(source.path)
+        folder, name = split(source.path)
         rows = self._rows(
             f"SELECT {_ENTRY} FROM sources WHERE mount = ? AND folder = ? AND name = ?",
             source.mount,
             folder,
             name,
         )
-        return _entry(rows[0]) if rows else None
+        return entry_of(rows[0]) if rows else None
 
     def entries_of(self, sources: Iterable[Source]) -> dict[Source, Entry]:
         """What is known of those of *sources* that have an entry.
@@ -194,7 +198,7 @@ class Reader:
         """
         names: dict[tuple[str, bytes], list[bytes]] = {}
         for source in sources:
-            folder, name = _split(source.path)
+            folder, name = split(source.path)
             names.setdefault((source.mount, folder), []).append(name)
         found = {}
         for (mount, folder), below in names.items():
@@ -206,7 +210,7 @@ class Reader:
                     folder,
                     *piece,
                 ):
-                    entry = _entry(row)
+                    entry = entry_of(row)
                     found[entry.source] = entry
         return found
 
@@ -215,14 +219,14 @@ class Reader:
         where, values = ("", ()) if state is None else (" WHERE state = ?", (state.value,))
         try:
             for row in self._db.execute(f"SELECT {_ENTRY} FROM sources{where}", values):
-                yield _entry(row)
+                yield entry_of(row)
         except _FAULTS as error:
             raise _translated(error, self.path) from error
 
     def wrong(self) -> list[Entry]:
         """The entries that fail, conflict or are blocked."""
         return [
-            _entry(row)
+            entry_of(row)
             for row in self._rows(
                 f"SELECT {_ENTRY} FROM sources "
                 "WHERE state != 'ok' AND state IN ('failed', 'conflict', 'blocked')"
@@ -231,14 +235,14 @@ class Reader:
 
     def warned(self) -> list[Entry]:
         """The entries with warnings."""
-        return [_entry(r) for r in self._rows(f"SELECT {_ENTRY} FROM sources WHERE warnings > 0")]
+        return [entry_of(r) for r in self._rows(f"SELECT {_ENTRY} FROM sources WHERE warnings > 0")]
 
     def count_sources(self) -> dict[tuple[str, EntryState], int]:
         """How many entries there are, by mount and state."""
         rows = self._rows("SELECT mount, state, count(*) FROM sources GROUP BY mount, state")
         try:
             return {(mount, EntryState(state)): count for mount, state, count in rows}
-        except _NONSENSE as error:
+        except NONSENSE as error:
             raise CorruptRecordError(f"{self.path}: unreadable state: {error}") from error
 
     def count_outputs(self) -> int:
@@ -250,15 +254,15 @@ class Reader:
         """The output at *path*, if it is in place and ours."""
         rows = self._rows(
             f"SELECT {_OUTPUT} FROM outputs WHERE path = ? AND digest IS NOT NULL",
-            _bytes(path),
+            encoded(path),
         )
-        return _output(rows[0]) if rows else None
+        return output_of(rows[0]) if rows else None
 
     def outputs(self) -> Iterator[Output]:
         """Every output in place, by path."""
         try:
             for row in self._db.execute(f"SELECT {_OUTPUT} FROM outputs WHERE digest IS NOT NULL"):
-                yield _output(row)
+                yield output_of(row)
         except _FAULTS as error:
             raise _translated(error, self.path) from error
 
@@ -279,14 +283,14 @@ class Reader:
 
     def outputs_of(self, mount: str) -> Iterator[tuple[str, str]]:
         """Each output that the sources of a mount have in place, with its source's path."""
-        low = _bytes(mount) + b"\0"
+        low = encoded(mount) + b"\0"
         try:
             for path, source in self._db.execute(
                 "SELECT path, source FROM outputs "
                 "WHERE source >= ? AND source < ? AND digest IS NOT NULL",
                 (low, low[:-1] + b"\1"),
             ):
-                yield _text(path), _source(source).path
+                yield decoded(path), source_of(source).path
         except _FAULTS as error:
             raise _translated(error, self.path) from error
 
@@ -294,16 +298,16 @@ class Reader:
         """The sources that depend on what a mount has in place."""
         rows = self._rows(
             "SELECT DISTINCT source FROM dependents WHERE place = ? AND kind = ?",
-            _bytes(mount),
+            encoded(mount),
             kind.value,
         )
-        return [_source(row[0]) for row in rows]
+        return [source_of(row[0]) for row in rows]
 
     def outputs_below(self, folder: str) -> list[Output]:
         """The outputs in place in *folder* of the output root, at any depth."""
         low, high = _below(folder)
         return [
-            _output(row)
+            output_of(row)
             for row in self._rows(
                 f"SELECT {_OUTPUT} FROM outputs "
                 "WHERE path >= ? AND path < ? AND digest IS NOT NULL",
@@ -315,13 +319,13 @@ class Reader:
     def outputs_at(self, paths: Iterable[str]) -> dict[str, Output]:
         """What is in place at *paths*."""
         found: dict[str, Output] = {}
-        for piece in _pieces([_bytes(path) for path in paths]):
+        for piece in _pieces([encoded(path) for path in paths]):
             for row in self._rows(
                 f"SELECT {_OUTPUT} FROM outputs "
                 f"WHERE path IN ({_marks(piece)}) AND digest IS NOT NULL",
                 *piece,
             ):
-                output = _output(row)
+                output = output_of(row)
                 found[output.path] = output
         return found
 
@@ -330,46 +334,46 @@ class Reader:
         above = {path: [path, *folders(path)] for path in paths}
         claimants: dict[str, list[Source]] = {}
         asked = {each for every in above.values() for each in every}
-        for piece in _pieces([_bytes(path) for path in asked]):
+        for piece in _pieces([encoded(path) for path in asked]):
             for path, source in self._rows(
                 f"SELECT path, source FROM outputs WHERE path IN ({_marks(piece)})", *piece
             ):
-                claimants.setdefault(_text(path), []).append(_source(source))
+                claimants.setdefault(decoded(path), []).append(source_of(source))
         found = {
             path: [source for each in every for source in claimants.get(each, ())]
             for path, every in above.items()
         }
-        for piece in _pieces([_bytes(path) for path in above]):
+        for piece in _pieces([encoded(path) for path in above]):
             for low, source in self._rows(
                 f"WITH wanted (low, high) AS (VALUES {', '.join(['(?, ?)'] * len(piece))}) "
                 "SELECT low, source FROM wanted CROSS JOIN outputs ON path > low AND path < high",
                 *(end for path in piece for end in (path + b"/", path + b"0")),
             ):
-                found[_text(low[:-1])].append(_source(source))
+                found[decoded(low[:-1])].append(source_of(source))
         return found
 
     def claimants(self, path: str) -> list[Source]:
         """The sources whose trees end in the output *path*, overridden ones too."""
-        rows = self._rows("SELECT source FROM outputs WHERE path = ?", _bytes(path))
-        return [_source(row[0]) for row in rows]
+        rows = self._rows("SELECT source FROM outputs WHERE path = ?", encoded(path))
+        return [source_of(row[0]) for row in rows]
 
     def dependents(self, place: Place) -> list[Source]:
         """The sources that depend on the file at *place*, present or absent."""
         rows = self._rows(
             "SELECT source FROM dependents WHERE place = ? AND kind = 'file'",
-            _bytes(place),
+            encoded(place),
         )
-        return [_source(row[0]) for row in rows]
+        return [source_of(row[0]) for row in rows]
 
     def batch(self, number: int) -> Batch | None:
         """The batch with that number, if it is still known."""
         rows = self._rows(f"SELECT {_BATCH} FROM batches WHERE id = ?", number)
-        return Batch(*_opened(rows[0])) if rows else None
+        return Batch(*opened(rows[0])) if rows else None
 
     def last_batches(self, count: int) -> list[Batch]:
         """The latest batches that came to an end, the latest first."""
         return [
-            Batch(*_opened(row))
+            Batch(*opened(row))
             for row in self._rows(
                 f"SELECT {_BATCH} FROM batches WHERE finished_at IS NOT NULL "
                 "ORDER BY id DESC LIMIT ?",
@@ -381,15 +385,15 @@ class Reader:
         """What happened to *source*: batch, reason, result and seconds, the latest first."""
         rows = self._rows(
             f"SELECT {_HISTORY} FROM history WHERE source = ? ORDER BY batch DESC LIMIT ?",
-            _key(source),
+            key_of(source),
             count,
         )
         try:
             return [
                 (batch, Reason.of(json.loads(reason)), result, seconds)
-                for _, batch, reason, result, seconds in map(_opened, rows)
+                for _, batch, reason, result, seconds in map(opened, rows)
             ]
-        except _NONSENSE as error:
+        except NONSENSE as error:
             raise CorruptRecordError(f"{self.path}: unreadable history: {error}") from error
 
     def departed(self, count: int) -> list[Source]:
@@ -398,17 +402,17 @@ class Reader:
             "SELECT source FROM history WHERE result = 'deleted' ORDER BY batch DESC LIMIT ?",
             count,
         )
-        return [_source(row[0]) for row in rows]
+        return [source_of(row[0]) for row in rows]
 
     def timings(self) -> list[tuple[str, int, float, float]]:
         """Per processor: its name, runs, seconds in all, seconds of the slowest run."""
         rows = self._rows(f"SELECT {_TIMING} FROM timings ORDER BY 3 DESC")
-        return [(p, n, s, m) for p, n, s, m in map(_opened, rows)]
+        return [(p, n, s, m) for p, n, s, m in map(opened, rows)]
 
     def folders(self) -> list[str]:
         """The folders of the output root that we made, those that hold others first."""
         rows = self._rows("SELECT path, seal FROM folders ORDER BY path")
-        return [_text(_opened(row)[0]) for row in rows]
+        return [decoded(opened(row)[0]) for row in rows]
 
     def folders_of_files(self) -> set[Place]:
         """The folders in which dependencies are, or were looked for, and globs start."""
@@ -416,7 +420,7 @@ class Reader:
             "SELECT DISTINCT place, kind FROM dependents WHERE kind IN ('file', 'glob')"
         )
         return {
-            _text(place if kind == Kind.GLOB.value else _split_bytes(place)[0])
+            decoded(place if kind == Kind.GLOB.value else split_bytes(place)[0])
             for place, kind in rows
         }
 
@@ -424,8 +428,8 @@ class Reader:
         """What was begun and not committed."""
         rows = self._rows("SELECT id, change, seal FROM intents ORDER BY id")
         try:
-            return [(number, Change.of(json.loads(text))) for number, text in map(_opened, rows)]
-        except _NONSENSE as error:
+            return [(number, Change.of(json.loads(text))) for number, text in map(opened, rows)]
+        except NONSENSE as error:
             raise CorruptRecordError(f"{self.path}: unreadable intent: {error}") from error
 
     def check(self) -> None:
@@ -441,16 +445,16 @@ class Reader:
         try:
             for table in _SEALED:
                 for row in self._db.execute(f"SELECT * FROM {table}"):
-                    _opened(row)
+                    opened(row)
                     if table == "sources":
-                        links ^= row[_LINKS]
+                        links ^= row[LINKS]
                     elif table == "outputs":
-                        links ^= _claim(*row[:2])
+                        links ^= claim_sum(*row[:2])
             for row in self._db.execute("SELECT place, kind, pattern, source FROM dependents"):
-                links ^= _link(*row)
+                links ^= link_sum(*row)
         except _FAULTS as error:
             raise _translated(error, self.path) from error
-        except _NONSENSE as error:
+        except NONSENSE as error:
             raise CorruptRecordError(f"{self.path}: unreadable row: {error}") from error
         if links:
             raise CorruptRecordError(f"{self.path}: rows are missing, or too many")
@@ -480,9 +484,9 @@ class Record(Reader):
             self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.execute("PRAGMA cache_size = -16000")
             self._db.execute("PRAGMA wal_autocheckpoint = 4000")
-            self._db.create_function("seal", -1, _seal, deterministic=True)
+            self._db.create_function("seal", -1, seal, deterministic=True)
             if self.version == 0:
-                schema = _seal("schema", str(SCHEMA))
+                schema = seal("schema", str(SCHEMA))
                 self._db.executescript(
                     f"BEGIN; {_DDL} INSERT INTO meta VALUES ('schema', '{SCHEMA}', {schema}); "
                     f"PRAGMA user_version = {SCHEMA}; COMMIT;"
@@ -535,7 +539,7 @@ class Record(Reader):
         with self._transaction():
             self._db.executemany(
                 _SET_META,
-                [_sealed(key, _bytes(value)) for key, value in remarks.items()],
+                [sealed(key, encoded(value)) for key, value in remarks.items()],
             )
 
     def with_first_write(self, **remarks: str) -> None:
@@ -554,10 +558,10 @@ class Record(Reader):
             "SELECT name, mtime_ns, size, inode, ctime_ns FROM sources "
             "WHERE mount = ? AND folder = ?",
             mount,
-            _bytes(folder),
+            encoded(folder),
         )
         return {
-            name.decode(_ENCODING, "surrogateescape"): None if stamp[0] is None else Stamp(*stamp)
+            name.decode(ENCODING, "surrogateescape"): None if stamp[0] is None else Stamp(*stamp)
             for name, *stamp in rows
         }
 
@@ -568,7 +572,7 @@ class Record(Reader):
             "SELECT DISTINCT folder FROM sources "
             "WHERE mount = ? AND (folder = ? OR folder >= ? AND folder < ?)",
             mount,
-            _bytes(folder),
+            encoded(folder),
             low,
             high,
         )
@@ -577,22 +581,22 @@ class Record(Reader):
     def sources_of(self, mount: str) -> list[Source]:
         """Every source of a mount."""
         rows = self._rows("SELECT folder, name FROM sources WHERE mount = ?", mount)
-        return [Source(mount, _join(folder, name)) for folder, name in rows]
+        return [Source(mount, join(folder, name)) for folder, name in rows]
 
     def file(self, place: Place) -> FileFact | None:
         """What a dependency held when it was last looked at; None if nobody depends on it."""
         rows = self._rows(
             "SELECT * FROM files WHERE place = ?",
-            _bytes(place),
+            encoded(place),
         )
-        return _fact(rows[0]) if rows else None
+        return fact_of(rows[0]) if rows else None
 
     def files_at(self, wanted: Iterable[Place]) -> dict[Place, FileFact]:
         """What is known of those of *wanted* that somebody depends on."""
         found = {}
-        for piece in _pieces([_bytes(place) for place in wanted]):
+        for piece in _pieces([encoded(place) for place in wanted]):
             for row in self._rows(f"SELECT * FROM files WHERE place IN ({_marks(piece)})", *piece):
-                fact = _fact(row)
+                fact = fact_of(row)
                 found[fact.place] = fact
         return found
 
@@ -602,15 +606,15 @@ class Record(Reader):
             rows = self._rows("SELECT * FROM files")
         else:
             rows = self._rows("SELECT * FROM files WHERE place >= ? AND place < ?", *_below(folder))
-        return [_fact(row) for row in rows]
+        return [fact_of(row) for row in rows]
 
     def globs_at(self, folder: Place) -> list[tuple[str, Source]]:
         """The patterns that start from *folder*, and who depends on each."""
         rows = self._rows(
             "SELECT pattern, source FROM dependents WHERE place = ? AND kind = 'glob'",
-            _bytes(folder),
+            encoded(folder),
         )
-        return [(os.fsdecode(pattern), _source(source)) for pattern, source in rows]
+        return [(os.fsdecode(pattern), source_of(source)) for pattern, source in rows]
 
     def globbers(self, place: Place) -> Iterator[Source]:
         """Who depends on a pattern that may find the file at *place*.
@@ -630,25 +634,25 @@ class Record(Reader):
             "SELECT place, pattern, source FROM dependents "
             "WHERE kind = 'glob' AND (? OR place = ? OR place >= ? AND place < ?)",
             folder == "",  # never the text itself: SQLite takes no name that is not UTF-8
-            _bytes(folder),
+            encoded(folder),
             low,
             high,
         )
         return [
-            (os.fsdecode(place), os.fsdecode(pattern), _source(source))
+            (os.fsdecode(place), os.fsdecode(pattern), source_of(source))
             for place, pattern, source in rows
         ]
 
     def unplaced(self) -> list[Source]:
         """The sources with a claim that is not in place, for whatever reason."""
         return [
-            _source(r[0])
+            source_of(r[0])
             for r in self._rows("SELECT DISTINCT source FROM outputs WHERE digest IS NULL")
         ]
 
     def made_folder(self, path: str) -> bool:
         """Whether we made that folder of the output root."""
-        return bool(self._rows("SELECT 1 FROM folders WHERE path = ?", _bytes(path)))
+        return bool(self._rows("SELECT 1 FROM folders WHERE path = ?", encoded(path)))
 
     # -- writing --------------------------------------------------------------------------
 
@@ -670,7 +674,7 @@ class Record(Reader):
         with self._transaction():
             self._db.executemany(_RESTAMP, [_restamped(o.path, o.stamp) for o in given_up])
             number = self._db.execute("SELECT 1 + ifnull(max(id), 0) FROM intents").fetchone()[0]
-            self._db.execute("INSERT INTO intents VALUES (?, ?, ?)", _sealed(number, text))
+            self._db.execute("INSERT INTO intents VALUES (?, ?, ?)", sealed(number, text))
         # Only now: what is published has to be known there, what never will be has not.
         self.ledger.note(
             self.commits + 1,
@@ -703,7 +707,7 @@ class Record(Reader):
         with self._transaction(), self._counting(outputs):
             self._put(
                 change.put,
-                {(p.output, _key(p.source)) for p in change.publish if p.output in done.placed},
+                {(p.output, key_of(p.source)) for p in change.publish if p.output in done.placed},
             )
             self._drop(change)
             self._learn(change.files)
@@ -712,10 +716,10 @@ class Record(Reader):
             self._write_batch(batch)
             self._db.executemany(
                 _TIME,
-                [_sealed(name, n, float(took), float(most)) for name, n, took, most in timings],
+                [sealed(name, n, float(took), float(most)) for name, n, took, most in timings],
             )
             if outputs:
-                self._db.execute(_SET_META, _sealed("commits", b"%d" % (self.commits + 1)))
+                self._db.execute(_SET_META, sealed("commits", b"%d" % (self.commits + 1)))
         self.commits += bool(outputs)
         if self.ledger.is_long():
             self.write_ledger()
@@ -742,7 +746,7 @@ class Record(Reader):
                 "seal = seal(mount, folder, name, ?1, ?2, ?3, ?4, digest, state, warnings, "
                 "batch, seconds, reason, detail, links) "
                 "WHERE mount = ?5 AND folder = ?6 AND name = ?7",
-                [(*stamp, s.mount, *_split(s.path)) for s, stamp in stamps],
+                [(*stamp, s.mount, *split(s.path)) for s, stamp in stamps],
             )
 
     def restamp_output(self, path: str, stamp: Stamp) -> None:
@@ -754,7 +758,7 @@ class Record(Reader):
         """Forget that outputs are in place: they are missing, or somebody edited them."""
         gone = set(paths)
         with self._transaction(), self._counting(gone):
-            self._db.executemany(_UNPLACE, [(_bytes(path),) for path in gone])
+            self._db.executemany(_UNPLACE, [(encoded(path),) for path in gone])
 
     def adopt(self, outputs: Iterable[Output], commits: int = 0) -> None:
         """Take over outputs that another record, or the ledger, knows to be ours, and of whom.
@@ -771,7 +775,7 @@ class Record(Reader):
         rows = []
         for output in outputs:
             claims.setdefault(output.source, []).append(output.path)
-            rows.append(_output_row(output.path, output.source, output.digest))
+            rows.append(row_of_output(output.path, output.source, output.digest))
         entries = []
         for source, paths in claims.items():
             old = self.entry(source)
@@ -783,7 +787,7 @@ class Record(Reader):
             self._db.executemany(_UNPLACE, [row[:1] for row in rows])
             self._db.executemany(_PLACE, rows)
             if commits > self.commits:
-                self._db.execute(_SET_META, _sealed("commits", b"%d" % commits))
+                self._db.execute(_SET_META, sealed("commits", b"%d" % commits))
         self.commits = max(self.commits, commits)
         self.in_place = self.count_outputs()
 
@@ -799,15 +803,15 @@ class Record(Reader):
         )
         self._db.executemany(
             f"INSERT OR REPLACE INTO sources VALUES ({', '.join('?' * 16)})",
-            [_entry_row(entry) for entry in entries],
+            [row_of_entry(entry) for entry in entries],
         )
 
     def _remember(self, entries: Iterable[Entry]) -> None:
         self._db.executemany(
             _TELL,
             [
-                _sealed(
-                    _key(old.source),
+                sealed(
+                    key_of(old.source),
                     old.batch,
                     json.dumps(old.reason),
                     old.state.value,
@@ -828,17 +832,17 @@ class Record(Reader):
         claims_gone: list[tuple[bytes, bytes]] = []
         claims_new: list[tuple[Any, ...]] = []
         for old, new in changes:
-            key = _key((old or new).source)  # type: ignore[union-attr]  # one of them is there
+            key = key_of((old or new).source)  # type: ignore[union-attr]  # one of them is there
             before = set() if old is None else {d.key for n in old.nodes for d in n.dependencies}
             after = set() if new is None else {d.key for n in new.nodes for d in n.dependencies}
-            links_gone += [_link_row(each, key) for each in before - after]
-            links_new += [_link_row(each, key) for each in after - before]
+            links_gone += [link_row(each, key) for each in before - after]
+            links_new += [link_row(each, key) for each in after - before]
             claims_before = set() if old is None else set(old.claims)
             claims_after = set() if new is None else set(new.claims)
-            claims_gone += [(_bytes(path), key) for path in claims_before - claims_after]
+            claims_gone += [(encoded(path), key) for path in claims_before - claims_after]
             # The row of what is put in place comes with its stamp, once.
             claims_new += [
-                _sealed(_bytes(path), key, None, *_NO_STAMP)
+                sealed(encoded(path), key, None, *NO_STAMP)
                 for path in claims_after - claims_before
                 if (path, key) not in placed
             ]
@@ -866,20 +870,20 @@ class Record(Reader):
         self._db.executemany(
             _TELL,
             [
-                _sealed(_key(source), change.batch, json.dumps(reasons[source]), "deleted", 0.0)
+                sealed(key_of(source), change.batch, json.dumps(reasons[source]), "deleted", 0.0)
                 for source in known
             ],
         )
         self._db.executemany(
             "DELETE FROM sources WHERE mount = ? AND folder = ? AND name = ?",
-            [(source.mount, *_split(source.path)) for source in known],
+            [(source.mount, *split(source.path)) for source in known],
         )
 
     def _learn(self, facts: Iterable[FileFact]) -> None:
         self._db.executemany(
             "INSERT OR REPLACE INTO files SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 "
             "WHERE EXISTS (SELECT 1 FROM dependents WHERE place = ?1 AND kind = 'file')",
-            [_sealed(_bytes(f.place), *_stamp_row(f.stamp), _raw(f.digest)) for f in facts],
+            [sealed(encoded(f.place), *row_of_stamp(f.stamp), raw_digest(f.digest)) for f in facts],
         )
 
     def _settle_outputs(self, change: Change, done: Done) -> None:
@@ -891,7 +895,7 @@ class Record(Reader):
         self._db.executemany(
             _UNPLACE,
             [
-                (_bytes(path),)
+                (encoded(path),)
                 for path in (
                     *done.deleted,
                     *done.kept,
@@ -902,20 +906,20 @@ class Record(Reader):
         # Its own row is written anew below.
         self._db.executemany(
             f"{_UNPLACE} AND source != ?",
-            [(_bytes(p.output), _key(p.source)) for p in placed if p.replaces],
+            [(encoded(p.output), key_of(p.source)) for p in placed if p.replaces],
         )
         self._db.executemany(
             "INSERT OR IGNORE INTO folders VALUES (?, ?)",
-            [_sealed(_bytes(path)) for path in done.folders_made],
+            [sealed(encoded(path)) for path in done.folders_made],
         )
         self._db.executemany(
             "DELETE FROM folders WHERE path = ?",
-            [(_bytes(path),) for path in done.folders_removed],
+            [(encoded(path),) for path in done.folders_removed],
         )
         self._db.executemany(
             _PLACE,
             [
-                _output_row(
+                row_of_output(
                     p.output,
                     p.source,
                     p.digest if p.output in done.placed else p.replaces,
@@ -928,7 +932,7 @@ class Record(Reader):
     def _write_batch(self, batch: Batch) -> None:
         self._db.execute(
             f"INSERT OR REPLACE INTO batches ({_BATCH}) VALUES ({', '.join('?' * 12)})",
-            _sealed(
+            sealed(
                 batch.id,
                 batch.trigger,
                 float(batch.started_at),
@@ -952,7 +956,7 @@ class Record(Reader):
 
     def _count_of(self, outputs: Collection[str]) -> int:
         total = 0
-        for piece in _pieces([_bytes(output) for output in outputs]):
+        for piece in _pieces([encoded(output) for output in outputs]):
             total += self._db.execute(
                 f"SELECT count(*) FROM outputs WHERE path IN ({_marks(piece)}) "
                 "AND digest IS NOT NULL",
@@ -970,7 +974,7 @@ class Record(Reader):
                 self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(_SET_META, [_sealed(k, _bytes(v)) for k, v in remarks.items()])
+                self._db.executemany(_SET_META, [sealed(k, encoded(v)) for k, v in remarks.items()])
                 yield
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -1017,12 +1021,12 @@ def _is_sealed(path: str) -> bool:
 def salvage(path: str) -> list[Output]:
     """The outputs that can still be read out of the damaged record at *path*."""
     found: list[Output] = []
-    with contextlib.suppress(sqlite3.Error, CorruptRecordError, *_NONSENSE):
+    with contextlib.suppress(sqlite3.Error, CorruptRecordError, *NONSENSE):
         uri = f"file:{_quote(path)}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
             columns = "path, source, digest, mtime_ns, size, inode, ctime_ns"  # of any schema
             for row in db.execute(f"SELECT {columns} FROM outputs WHERE digest IS NOT NULL"):
-                output = _output_of(row)
+                output = output_of_unsealed(row)
                 if len(output.digest) == 64:
                     found.append(output)
     return found
@@ -1050,13 +1054,8 @@ _ENTRY: Final = (
     "mount, folder, name, mtime_ns, size, inode, ctime_ns, digest, state, warnings, batch, "
     "seconds, reason, detail, links, seal"
 )
-_ENCODING: Final = sys.getfilesystemencoding()
-_KINDS: Final = {kind: kind.value for kind in Kind}
-"""For `value` of an enum is a slow property."""
 _MANY: Final = 500
 """So many values may stand in one statement, whatever SQLite this is."""
-_LINKS: Final = 14
-"""Where a row of `sources` has the checksum of its rows elsewhere."""
 _RESTAMP: Final = (
     "UPDATE outputs SET mtime_ns = ?1, size = ?2, inode = ?3, ctime_ns = ?4, "
     "seal = seal(path, source, digest, ?1, ?2, ?3, ?4) WHERE path = ?5 AND digest IS NOT NULL"
@@ -1082,32 +1081,6 @@ _BATCH: Final = (
     "id, trigger, started_at, seconds, changed, built, cached, clean, failed, deleted, "
     "finished_at, seal"
 )
-
-
-def _bytes(name: str) -> bytes:
-    """As `os.fsencode`, at a third of its price: a commit of a hundred entries asks 3,000 times."""
-    return name.encode(_ENCODING, "surrogateescape")
-
-
-def _seal(*values: object) -> int:
-    """The checksum of a row; of what SQLite gives back, so a real number is a float."""
-    return zlib.crc32(ascii(values).encode())
-
-
-def _sealed(*values: object) -> tuple[Any, ...]:
-    """The row with its seal."""
-    return (*values, _seal(*values))
-
-
-def _opened(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row without its seal.
-
-    Raises:
-        CorruptRecordError: It is not what was written.
-    """
-    if row[-1] != zlib.crc32(ascii(row[:-1]).encode()):
-        raise CorruptRecordError("a row is not as it was written")
-    return row[:-1]
 
 
 _REFUSALS: Final = frozenset(
@@ -1138,153 +1111,17 @@ def _translated(error: Exception, path: str) -> RecordError:
     return CorruptRecordError(f"{path}: {error}")
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    try:
-        mount, folder, name, *stamp, digest, state, _, batch, seconds, reason, detail, _ = _opened(
-            row
-        )
-        claims, nodes, problem = json.loads(detail)
-        return Entry(
-            Source(mount, _join(folder, name)),
-            _stamp(stamp),
-            _hex(digest),
-            EntryState(state),
-            tuple(claims),
-            tuple(NodeRecord.of(n) for n in nodes),
-            Reason.of(json.loads(reason)),
-            None if problem is None else Diagnostic(*problem),
-            batch,
-            seconds,
-        )
-    except _NONSENSE as error:
-        raise CorruptRecordError(f"unreadable entry: {error}") from error
-
-
-def _entry_row(entry: Entry) -> tuple[Any, ...]:
-    return _sealed(
-        entry.source.mount,
-        *_split(entry.source.path),
-        *_stamp_row(entry.stamp),
-        _raw(entry.digest),
-        entry.state.value,
-        sum(len(node.warnings) for node in entry.nodes),
-        entry.batch,
-        float(entry.seconds),
-        json.dumps(entry.reason),
-        json.dumps([entry.claims, entry.nodes, entry.problem]),
-        _links(entry),
-    )
-
-
-def _links(entry: Entry) -> int:
-    """The checksum of the rows of `dependents` and `outputs` that are there for *entry*."""
-    key = _key(entry.source)
-    found = 0
-    for each in {d.key for n in entry.nodes for d in n.dependencies}:
-        found ^= _link(*_link_row(each, key))
-    for path in set(entry.claims):
-        found ^= _claim(_bytes(path), key)
-    return found
-
-
-def _link_row(key: tuple[Kind, Place, str], source: bytes) -> tuple[bytes, str, bytes, bytes]:
-    kind, place, pattern = key
-    return _bytes(place), _KINDS[kind], _bytes(pattern), source
-
-
-def _link(place: bytes, kind: str, pattern: bytes, key: bytes) -> int:
-    return zlib.crc32(b"%b\0%b\0%b\0%b" % (place, kind.encode(), pattern, key))
-
-
-def _claim(path: bytes, key: bytes) -> int:
-    return zlib.crc32(b"%b\0%b" % (path, key))
-
-
-def _output_row(
-    path: str, source: Source, digest: Digest | None, stamp: Stamp | None = None
-) -> tuple[Any, ...]:
-    return _sealed(_bytes(path), _key(source), _raw(digest), *_stamp_row(stamp))
-
-
-def _output(row: tuple[Any, ...]) -> Output:
-    return _output_of(_opened(row))
-
-
-def _output_of(row: tuple[Any, ...]) -> Output:
-    path, source, digest, *stamp = row
-    try:
-        return Output(os.fsdecode(path), _source(source), digest.hex(), _stamp(stamp))
-    except _NONSENSE as error:
-        raise CorruptRecordError(f"unreadable output: {error}") from error
-
-
-def _fact(row: tuple[Any, ...]) -> FileFact:
-    place, *stamp, digest = _opened(row)
-    try:
-        return FileFact(os.fsdecode(place), _stamp(stamp), _hex(digest))
-    except _NONSENSE as error:
-        raise CorruptRecordError(f"unreadable file: {error}") from error
-
-
-def _stamp(row: Sequence[int | None]) -> Stamp | None:
-    mtime_ns, size, inode, ctime_ns = row
-    if mtime_ns is None or size is None or inode is None or ctime_ns is None:
-        return None
-    return Stamp(mtime_ns, size, inode, ctime_ns)
-
-
-def _stamp_row(stamp: Stamp | None) -> tuple[int | None, ...]:
-    return _NO_STAMP if stamp is None else stamp
-
-
 def _restamped(path: str, stamp: Stamp | None) -> tuple[Any, ...]:
     """What `_RESTAMP` takes."""
-    return (*_stamp_row(stamp), _bytes(path))
-
-
-def _hex(digest: bytes | None) -> Digest | None:
-    return None if digest is None else digest.hex()
-
-
-def _raw(digest: Digest | None) -> bytes | None:
-    return None if digest is None else bytes.fromhex(digest)
-
-
-def _key(source: Source) -> bytes:
-    return _bytes(f"{source.mount}\0{source.path}")
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return os.fsdecode(raw)
-    except TypeError as error:
-        raise CorruptRecordError(f"unreadable name: {error}") from error
-
-
-def _source(key: bytes) -> Source:
-    mount, _, path = _text(key).partition("\0")
-    return Source(mount, path)
-
-
-def _split(path: str) -> tuple[bytes, bytes]:
-    return _split_bytes(_bytes(path))
-
-
-def _split_bytes(path: bytes) -> tuple[bytes, bytes]:
-    folder, slash, name = path.rpartition(b"/")
-    return (folder or slash if path.startswith(b"/") else folder), name
-
-
-def _join(folder: bytes, name: bytes) -> str:
-    return os.fsdecode(folder + b"/" + name if folder else name)
+    return (*row_of_stamp(stamp), encoded(path))
 
 
 def _below(folder: str) -> tuple[bytes, bytes]:
     """The range of the paths below *folder*: `0` is what comes after `/`."""
     if folder in {"", "/"}:
-        raw = _bytes(folder)
+        raw = encoded(folder)
         return raw, b"\xff" * 300
-    raw = _bytes(folder)
+    raw = encoded(folder)
     return raw + b"/", raw + b"0"
 
 
@@ -1304,4 +1141,4 @@ def _beside(path: str, name: str) -> str:
 def _quote(path: str) -> str:
     from urllib.parse import quote_from_bytes
 
-    return quote_from_bytes(_bytes(path))
+    return quote_from_bytes(encoded(path))

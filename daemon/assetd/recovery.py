@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from assetd import place as places
 from assetd import publish
 from assetd.config import Config
+from assetd.errors import CorruptRecordError, OutdatedRecordError
 from assetd.ledger import Known, boot_id
 from assetd.model import Batch, Cause, Change, Deletion, Output, Reason, Tell
 from assetd.reconcile import turned_out
-from assetd.record import CorruptRecordError, OutdatedRecordError, Record, salvage, set_aside
+from assetd.record import Record, salvage, set_aside
 from assetd.tree import is_safe_name
 
 

@@ -14,16 +14,10 @@ from typing import Any, Final
 from assetd import client, publish
 from assetd import place as places
 from assetd.config import RECORD_NAME, Config
+from assetd.errors import CorruptRecordError, OutdatedRecordError
 from assetd.model import Cause, Change, Deletion, Digest, Output, Reason, Stamp
 from assetd.publish import Seen, There
-from assetd.record import (
-    LEDGER_NAME,
-    SEALED_NAME,
-    CorruptRecordError,
-    OutdatedRecordError,
-    Reader,
-    salvage,
-)
+from assetd.record import LEDGER_NAME, SEALED_NAME, Reader, salvage
 from assetd.tree import is_safe_name
 
 SCHEMA: Final = 1

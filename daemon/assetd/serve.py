@@ -22,12 +22,12 @@ from assetd.control import Control
 from assetd.desktop import Desktop
 from assetd.engine import Engine, State
 from assetd.errand import Errands
+from assetd.errors import CorruptRecordError
 from assetd.forkserver import ForkServer
 from assetd.log import Log
 from assetd.metrics import Counts
 from assetd.model import Tell
 from assetd.pool import Jobs, Pool
-from assetd.record import CorruptRecordError
 from assetd.registry import Project
 from assetd.systemd import Notifier, Pulse
 from assetd.trace import OFF, Trace
