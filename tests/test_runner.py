@@ -466,6 +466,62 @@ def test_a_dependency_that_changes_during_the_run_runs_it_again(bench: Bench) ->
     assert dependency.digest == digest_bytes(b"late")
 
 
+def test_a_dependency_that_is_half_written_while_it_is_read_is_read_again(bench: Bench) -> None:
+    """It is what it was before and after, so no event that follows says anything."""
+    bench.write("inc", "whole")
+    include = including("inc")
+
+    def unlucky(step: Step) -> None:
+        inc = bench.mount / "inc"
+        if len(bench.ran) == 1 and bench.jobs:
+            inc.write_text("")
+            include(step)
+            inc.write_text("whole")
+        else:
+            include(step)
+
+    bench.take("include", ".txt", ".out", unlucky)
+    bench.build()
+    bench.write("a.txt", "other")
+    outcome = bench.build()
+    assert (outcome.settled, bench.ran, bench.out) == (True, ["include"] * 2, {"a.out": "whole"})
+
+
+def test_a_dependency_that_is_touched_all_the_time_does_not_wait_for_ever(bench: Bench) -> None:
+    """Its content is what counts."""
+    bench.write("inc", "whole")
+    include = including("inc")
+
+    def beside(step: Step) -> None:
+        include(step)
+        os.utime(bench.mount / "inc", (len(bench.ran), len(bench.ran)))
+
+    bench.take("include", ".txt", ".out", beside)
+    bench.build()
+    bench.write("a.txt", "other")
+    outcome = bench.build()
+    assert (outcome.settled, bench.ran, bench.out) == (True, ["include"] * 3, {"a.out": "whole"})
+
+
+def test_a_result_of_a_half_written_source_is_not_kept_as_that_of_the_whole(bench: Bench) -> None:
+    """Else the store would give it to everybody who writes the same again."""
+    whole = "one"
+
+    def unlucky(step: Step) -> None:
+        if not bench.jobs:
+            step.origin.write_text("")
+            upper(step)
+            step.origin.write_text(whole)
+            bench.jobs["a.txt"] = Job(2, Source("site", "a.txt"))
+        else:
+            upper(step)
+
+    bench.write("a.txt", whole)
+    bench.take("upper", ".txt", ".out", unlucky)
+    assert not bench.build().settled
+    assert (bench.states(), bench.out) == ([BUILT], {"a.out": "ONE"})
+
+
 # -- what is only carried over ----------------------------------------------------------------
 
 

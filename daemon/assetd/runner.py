@@ -251,8 +251,12 @@ class Runner:
             stamps.is_racy(stamp) and stamps.look(origin, "").digest != digest
         )
         if outcome.died is None and (moved or not outcome.settled):
+            # What was compiled is perhaps not what has this digest: no result to be kept.
             attempt.discard(keep=())
             return Outcome(job.id, settled=False, digest=digest)
+        if outcome.died is None:
+            attempt.save()
+            attempt.discard(keep=tuple(s.staged for s in outcome.staged))
         return outcome._replace(
             stamp=None if stamps.is_racy(stamp) else stamp,
             digest=digest,
@@ -309,8 +313,11 @@ class _Attempt:
         self.facts: dict[Place, FileFact] = {}
         self.listings: dict[tuple[str, str, bool], tuple[Published, ...]] = {}
         self.settled = True
+        self.results: list[tuple[str, Result, Results, int]] = []
+        """What the store is to keep: under which key, beside which others, of which node."""
 
     def run(self) -> Outcome:
+        """Decide and do everything; what is staged and not handed over is left to `discard`."""
         # Parents stand before their children, so one pass forward decides everything: by the
         # time a node is looked at, its input's digest is known, whether the input was made
         # now, came from the store, or is still what it was.
@@ -323,7 +330,6 @@ class _Attempt:
             if made is None or (self.job.published or {}).get(name) == made.digest:
                 continue
             staged.append(Staged(name, self._materialize(index, name), made.digest, made.size))
-        self.discard(keep=tuple(s.staged for s in staged))
         if self.runner.sync_files:
             for each in staged:
                 _sync(each.staged)
@@ -415,12 +421,17 @@ class _Attempt:
         ):
             # Only carried to its place: it counts as what it is a copy of.
             record = record._replace(state=NodeState.CACHED)
-        if keeps and record.state is NodeState.BUILT and self.settled:
-            for made in record.made:
-                self.runner.store.put(made.digest, self.staged[index, made.name])
+        if keeps and record.state is NodeState.BUILT:
             result = Result(record.dependencies, record.made, record.warnings)
-            self.runner.store.save(key, result, results)
+            self.results.append((key, result, results, index))
         return record
+
+    def save(self) -> None:
+        """Keep in the store what was made; for a source that was the same throughout."""
+        for key, result, results, index in self.results:
+            for made in result.made:
+                self.runner.store.put(made.digest, self.staged[index, made.name])
+            self.runner.store.save(key, result, results)
 
     def _find(
         self,
@@ -476,6 +487,11 @@ class _Attempt:
         started = time.perf_counter()
         for attempt in range(ATTEMPTS):
             began_ns = time.time_ns()
+            were = {
+                place: runner.looker.seen(place).stamp
+                for (kind, place, _), digest in before.items()
+                if digest is not None and kind is Kind.FILE
+            }
             given = self._input_path(node)
             desk = Desk(
                 node.processor,
@@ -526,10 +542,10 @@ class _Attempt:
                 # What it did see of them stands.
                 told = dict.fromkeys(d.key for d in old.dependencies) | told
             runner.looker.look_again()
-            dependencies, quiet = self._check(told, before, began_ns, old)
-            if quiet:
+            dependencies, same, untouched = self._check(told, before, were, began_ns, old)
+            if same and untouched:
                 break
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 and not same:
                 self.settled = False
         seconds = time.perf_counter() - started
         if failure is not None:
@@ -603,17 +619,19 @@ class _Attempt:
         self,
         told: Mapping[DependencyKey, Digest | None],
         before: dict[DependencyKey, Digest | None],
+        were: Mapping[Place, Stamp | None],
         began_ns: int,
         old: NodeRecord | None,
-    ) -> tuple[tuple[Dependency, ...], bool]:
-        """The dependencies as they are now, and whether they were so all along.
+    ) -> tuple[tuple[Dependency, ...], bool, bool]:
+        """The dependencies as they are now, whether they are the same, and whether untouched.
 
         One that was looked at before the run must be unchanged, and a glob must find what
         it found during the run.  A new file counts as unchanged if it is older than the run,
         a new absence if the folder is; after a change it joins *before*, so that the next
-        attempt can tell.
+        attempt can tell.  One that is the same and was touched may have been half written
+        when it was read; but who is touched all the time must not wait for ever.
         """
-        quiet = True
+        same_all = untouched = True
         found = []
         was = {} if old is None else {d.key: d for d in old.dependencies}
         limit_ns = began_ns - stamps.TICK_NS
@@ -622,24 +640,26 @@ class _Attempt:
             kind, place, pattern = key
             now = self._current(key)
             if seen is not None:
-                quiet &= seen == now
+                same_all &= seen == now
             if key in before:
-                quiet &= before[key] == now
+                same_all &= before[key] == now
+                if place in were and kind is Kind.FILE:
+                    untouched &= were[place] == self.runner.looker.seen(place).stamp
             elif kind is Kind.FILE and now is not None:
                 stamp = self.runner.looker.fact(place).stamp
-                quiet &= stamp is not None and stamp.ctime_ns < limit_ns
+                same_all &= stamp is not None and stamp.ctime_ns < limit_ns
             elif kind is Kind.FILE:
                 folder = places.split(place)[0]
                 if folder not in folders:
                     path = places.path(folder, self.runner.project)
                     folders[folder] = _is_older(path, limit_ns)
-                quiet &= folders[folder]
+                same_all &= folders[folder]
             before[key] = now
             same = was.get(key)
             if same is None or same.digest != now:
                 same = Dependency(kind, place, pattern, now)
             found.append(same)
-        return tuple(found), quiet
+        return tuple(found), same_all, untouched
 
     def _collect(self, desk: Desk) -> tuple[Made, ...]:
         made = []

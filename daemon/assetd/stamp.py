@@ -180,6 +180,9 @@ class Seen:
     """The path of the folder that it is in."""
     proof: _FolderStamp | None
     """Of that folder: nothing has come to this place while it has this stamp."""
+    stamp: Stamp | None = None
+    """Of a file, racy or not: while it is the same nobody has written to it, as far as the clock
+    of the file system can tell."""
 
 
 class Looker:
@@ -275,7 +278,7 @@ class Looker:
             return Seen(nothing, kind, links, self._moment, path, above, None)
         if fact is None or not _is_of(fact.stamp, found):
             fact = look(path, place)
-        return Seen(fact, "file", links, self._moment, path, above, None)
+        return Seen(fact, "file", links, self._moment, path, above, None, of_stat(found))
 
     def _folder(self, path: str) -> _FolderStamp | None:
         """The stamp of a folder; None if it proves nothing."""
