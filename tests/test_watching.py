@@ -885,6 +885,7 @@ def test_a_save_by_rename_of_a_partial_is_one_rebuild_of_its_importers(site: Sit
 
 def test_an_editor_that_writes_elsewhere_first_is_no_deletion(site: Site) -> None:
     """Deleted and back within the wait for deletions: an edit, and the output never goes."""
+    site.write("assetd.yml", PLAIN + "settle: {deletion: 60s}\n")  # however slow the machine is
     path = site.write("assets/page.txt", "<0>")
     with site.daemon() as daemon:
         lookout = Lookout(site.root / "public", "page.txt")

@@ -18,6 +18,7 @@ import pytest
 
 from assetd.errors import AssetdError
 from assetd.processor import Tool
+from assetd.testing import wait_for
 from assetd_processors import tool_server
 from assetd_processors import tools as node_tools
 from assetd_processors.tool_server import Answer, Remark, ToolServer, ToolServerError
@@ -490,6 +491,8 @@ def test_tools_of_other_versions_that_nobody_uses_are_removed(
     used = ours.parent / ("1" * 16)
     runs = "import time; time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", runs, used / "node_modules"]) as process:
+        # The kernel has closed our pipe to it before it shows what it runs.
+        wait_for(Path(f"/proc/{process.pid}/cmdline").read_bytes, "it to run")
         said = io.StringIO()
         node_tools.install(said)
         process.kill()
