@@ -4,7 +4,8 @@ Two claims are at odds if they are for one output, or if one is for a folder tha
 lies in: what has a path is a file or a folder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import lru_cache
 
 from assetd.model import Source
 
@@ -42,21 +43,27 @@ class Claims:
             if not outputs:
                 del self._below[folder]
 
-    def at_odds(self, output: str) -> Iterator[tuple[str, Source]]:
+    def at_odds(self, output: str) -> Sequence[tuple[str, Source]]:
         """The claims that cannot be met beside one on *output*, in an order of their own.
 
         Those on the output itself come first, then those on a folder of it, the nearest first,
         then those in it.
         """
+        if not self._claimants:
+            return ()
+        found: list[tuple[str, Source]] = []
         for path in (output, *folders(output), *sorted(self._below.get(output, ()))):
             known = self._claimants.get(path)
             if known is not None:
-                yield from ((path, source) for source in sorted(known))
+                found += [(path, source) for source in sorted(known)]
+        return found
 
 
-def folders(output: str) -> Iterator[str]:
+def folders(output: str) -> Sequence[str]:
     """The folders that an output lies in, the nearest first, without the output root."""
-    end = output.rfind("/")
-    while end > 0:
-        yield output[:end]
-        end = output.rfind("/", 0, end)
+    return _and_above(output.rpartition("/")[0])
+
+
+@lru_cache(4096)  # most outputs have a neighbour
+def _and_above(folder: str) -> Sequence[str]:
+    return (folder, *folders(folder)) if folder else ()

@@ -10,6 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from assetd.errors import CorruptRecordError
@@ -98,10 +99,15 @@ def row_of_entry(entry: Entry) -> tuple[Any, ...]:
         sum(len(node.warnings) for node in entry.nodes),
         entry.batch,
         float(entry.seconds),
-        json.dumps(entry.reason),
+        _reason_text(entry.reason),
         json.dumps([entry.claims, entry.nodes, entry.problem]),
         links_of(entry),
     )
+
+
+@lru_cache(256)  # the sources of a batch have few different ones
+def _reason_text(reason: Reason) -> str:
+    return json.dumps(reason)
 
 
 def links_of(entry: Entry) -> int:
