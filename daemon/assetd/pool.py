@@ -43,6 +43,8 @@ OVERDUE_SECONDS: Final = 1.0
 """A job that takes longer than that while others wait behind it in its group runs alone."""
 UNFIT_LIMIT: Final = 3
 """So many workers in a row that die before they are ready: the jobs fail, saying why."""
+UNFIT_SECONDS: Final = (0.02, 30.0)
+"""First and longest wait before the next one is started after that; it doubles each time."""
 LAST_WORDS_SECONDS: Final = 0.25
 """A worker whose pipe has ended gets so long to end by itself, so that we learn how."""
 
@@ -570,8 +572,10 @@ class Pool:
         # what is wrong may be mended.
         self._unfit += 1
         self._unfit_cause = cause
-        wait = 0.1 * 2 ** min(self._unfit - UNFIT_LIMIT, 9) if self._unfit >= UNFIT_LIMIT else 0.0
-        self._not_before = time.monotonic() + min(30.0, wait)
+        first, longest = UNFIT_SECONDS
+        over = self._unfit - UNFIT_LIMIT
+        wait = min(longest, first * 2 ** min(over, 30)) if over >= 0 else 0.0
+        self._not_before = time.monotonic() + wait
 
     def _hopeless(self) -> bool:
         """Whether no worker starts any more, so that jobs would wait in vain."""
