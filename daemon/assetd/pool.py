@@ -41,6 +41,8 @@ SILENT_SECONDS: Final = 60.0
 """A worker that holds jobs, is at none of them and says nothing is at fault by then."""
 OVERDUE_SECONDS: Final = 1.0
 """A job that takes longer than that while others wait behind it in its group runs alone."""
+LOST_LIMIT: Final = 20
+"""So many workers in a row that die with a job before they are at it are no accident."""
 UNFIT_LIMIT: Final = 3
 """So many workers in a row that die before they are ready: the jobs fail, saying why."""
 UNFIT_SECONDS: Final = (0.02, 30.0)
@@ -84,6 +86,8 @@ class Ticket(NamedTuple):
     """How long it took last time; a guess for a new one."""
     deaths: int = 0
     """Workers that died over it."""
+    lost: int = 0
+    """Workers that died when they held it and were between jobs."""
     alone: bool = False
     """Send no other job along: it may kill or hold up its worker."""
     nodes: tuple[tuple[str, float], ...] = ()
@@ -527,7 +531,7 @@ class Pool:
         held = list(worker.held.values())
         worker.held.clear()
         # Between jobs nobody is to blame: it may have been dead before we sent them.  Were the
-        # next one its death after all, it would show when it is sent alone.
+        # next one its death after all, that would show, for it is sent alone from now on.
         culprit = blamed[0] if blamed is not None else next(iter(held), None)
         self._bury(worker)
         self._end_strays()
@@ -551,8 +555,9 @@ class Pool:
                 self._queues[ticket.lane].appendleft(ticket)
             elif worker.parted:
                 self._queues[ticket.lane].append(ticket._replace(alone=True))
-            elif blamed is None and not ticket.alone:
-                self._queues[ticket.lane].appendleft(ticket._replace(alone=True))
+            elif blamed is None and ticket.lost < LOST_LIMIT:
+                again = ticket._replace(lost=ticket.lost + 1, alone=True)
+                self._queues[ticket.lane].appendleft(again)
             elif ticket.deaths == 0:
                 job = ticket.job._replace(testify=True)
                 again = ticket._replace(job=job, deaths=1, alone=True)
