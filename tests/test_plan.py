@@ -67,7 +67,7 @@ class World:
     def now(self, key: tuple[Kind, Place, str]) -> Digest | None:
         return self.held.get(key)
 
-    def rivals(self, output: str) -> Sequence[Source]:
+    def at_odds(self, output: str) -> Sequence[tuple[str, Source]]:
         known = Claims()
         for source, claims in [
             *((s, e.claims) for s, e in self.entries.items()),
@@ -75,7 +75,7 @@ class World:
         ]:
             for claim in claims:
                 known.add(claim, source)
-        return [source for _, source in known.at_odds(output)]
+        return known.at_odds(output)
 
     def in_place(self, output: str) -> Output | None:
         return self.outputs.get(output)
@@ -459,6 +459,31 @@ def test_what_is_in_a_folder_overrides_a_file_of_the_folders_name(world: World) 
     plan = world.make(own[1])
     assert [job.source for job in plan.jobs] == [theirs]
     assert plan.jobs[0].reasons[0].cause is Cause.NO_LONGER_OVERRIDDEN
+
+
+def test_an_edit_in_a_folder_that_is_a_file_elsewhere_looks_at_nobody_else(world: World) -> None:
+    """However many there are in it; but who comes or goes is looked at with all of them."""
+    own = [world.built(f"a/{n}") for n in range(5)]
+    theirs = world.built("a", mount="theme")
+    world.state(theirs, EntryState.OVERRIDDEN)
+    world.disk[own[0]] = Sighting(NEW, "other")
+    plan = world.make(own[0])
+    assert ([job.source for job in plan.jobs], plan.clean) == ([own[0]], 0)
+    world.gone(own[1])
+    plan = world.make(own[1])
+    assert (len(plan.drop), plan.clean) == (1, 3)
+
+
+def test_who_is_overridden_lets_go_of_all_that_it_has_overridden(world: World) -> None:
+    """Whether it is a suspect itself, for another reason, or not; and whoever comes first."""
+    last = world.built("a/2", mount="base")
+    world.state(last, EntryState.OVERRIDDEN)
+    middle = world.built("a", mount="theme")
+    new = world.add("a/1")
+    for suspects in ((new, middle), (middle, new), (new,)):
+        plan = world.make(*suspects)
+        assert {job.source for job in plan.jobs} == {new, last}
+        assert [entry.source for entry in plan.restate] == [middle]
 
 
 def test_a_file_and_a_folder_of_one_mount_are_in_conflict(world: World) -> None:

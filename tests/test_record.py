@@ -917,10 +917,9 @@ def test_many_entries_and_claims_are_asked_for_at_once(record: Record) -> None:
     paths = [e.source.path for e in put]
     outputs = record.outputs_at([*paths, "nothing"])
     assert {p: o for p in paths if (o := record.output(p)) is not None} == outputs
-    rivals = record.rivals([*paths, "nothing"])
-    assert {p: sorted(c) for p, c in rivals.items()} == {
+    assert record.at_odds([*paths, "nothing"]) == {
         "nothing": [],
-        **{p: record.claimants(p) for p in paths},
+        **{p: [(p, source) for source in record.claimants(p)] for p in paths},
     }
 
 
@@ -929,8 +928,9 @@ def test_a_claim_on_a_folder_and_one_on_what_is_in_it_are_at_odds(record: Record
     names = ("a", "a/b", "a/b/c", "a-b/c", "a0/c", "a/\udcff", "ab/c", "a/b.c/d")
     put = [entry(name) for name in names]
     commit(record, *put)
-    found = record.rivals([*names, "a/b/c/d"])
-    assert {path: sorted(s.path for s in sources) for path, sources in found.items()} == {
+    found = record.at_odds([*names, "a/b/c/d"])
+    assert all(path == source.path for claims in found.values() for path, source in claims)
+    assert {asked: sorted(path for path, _ in claims) for asked, claims in found.items()} == {
         "a": sorted(["a", "a/b", "a/b/c", "a/\udcff", "a/b.c/d"]),
         "a/b": ["a", "a/b", "a/b/c"],
         "a/b/c": ["a", "a/b", "a/b/c"],

@@ -417,7 +417,8 @@ def _needs(entry: Entry) -> Facts:
 def _overrides(reader: Reader, layout: Layout, entry: Entry) -> list[Place]:
     """Who is overridden by this source, as far as its path and outputs show."""
     others = {Source(mount, entry.source.path) for mount in layout.mounts}
-    others.update(*reader.rivals(entry.claims).values())
+    for claims in reader.at_odds(entry.claims).values():
+        others.update(source for _, source in claims)
     found = [reader.entry(source) for source in others - {entry.source}]
     place = layout.place(entry.source)
     return sorted(

@@ -64,10 +64,10 @@ class View(Protocol):
     def now(self, key: tuple[Kind, Place, str]) -> Digest | None:
         """What a dependency holds now."""
 
-    def rivals(self, output: str) -> Sequence[Source]:
-        """Whose claims are at odds with one on *output*, by the record or with a job under way.
+    def at_odds(self, output: str) -> Sequence[tuple[str, Source]]:
+        """The claims at odds with one on *output*, by the record or of jobs under way.
 
-        See `claims`.
+        See `Claims.at_odds`.
         """
 
     def in_place(self, output: str) -> Output | None:
@@ -244,11 +244,16 @@ def _gather(
     """The suspects and, again and again, whoever shares a path or an output with them.
 
     A source that appears, goes or claims something else may free or take outputs of others,
-    and those may be overridden by or override yet others.
+    and those may be overridden by or override yet others.  One that claims what it has claimed
+    does nothing of the kind; so an edit in a folder for which another mount has a file is not
+    one of all that is in the folder.
     """
     candidates: dict[Source, _Candidate] = {}
     waiting = list(suspects)
     touched_by = Claims()
+    reached: set[Source] = set()
+    beyond: dict[Source, set[Source]] = {}
+    """Who is at odds with a suspect that only changed: they count once anybody reaches it."""
     while waiting:
         source = waiting.pop()
         if source in candidates:
@@ -280,10 +285,17 @@ def _gather(
         candidate = _Candidate(source, entry, tree, error, there, claims)
         candidates[source] = candidate
         others: set[Source] = set()
+        at_odds: set[Source] = set()
         for claim in touched:
-            others.update(other for _, other in touched_by.at_odds(claim))
+            for near in (touched_by.at_odds(claim), view.at_odds(claim)):
+                for path, other in near:
+                    (others if path == claim else at_odds).add(other)
             touched_by.add(claim, source)
-            others.update(view.rivals(claim))
+        as_ever = entry is not None and entry.state is EntryState.OK and claims == before
+        if as_ever and source not in reached:
+            beyond[source] = at_odds - {source}
+        else:
+            others |= at_odds
         for mount in mounts:
             other = Source(mount, source.path)
             if mount != source.mount and (
@@ -296,6 +308,12 @@ def _gather(
         others.discard(source)
         candidate.neighbours = others
         waiting.extend(others)
+        reached |= others
+        for other in beyond.keys() & others:
+            more = beyond.pop(other)
+            candidates[other].neighbours |= more
+            waiting.extend(more)
+            reached |= more
     return candidates
 
 

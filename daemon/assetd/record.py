@@ -329,27 +329,29 @@ class Reader:
                 found[output.path] = output
         return found
 
-    def rivals(self, paths: Iterable[str]) -> dict[str, list[Source]]:
-        """For each of *paths* the sources whose claims are at odds with one on it: see `claims`."""
+    def at_odds(self, paths: Iterable[str]) -> dict[str, list[tuple[str, Source]]]:
+        """For each of *paths* the claims at odds with one on it: see `claims`."""
         above = {path: [path, *folders(path)] for path in paths}
-        claimants: dict[str, list[Source]] = {}
         asked = {each for every in above.values() for each in every}
+        claimants: dict[str, list[tuple[str, Source]]] = {}
         for piece in _pieces([encoded(path) for path in asked]):
-            for path, source in self._rows(
+            for raw, source in self._rows(
                 f"SELECT path, source FROM outputs WHERE path IN ({_marks(piece)})", *piece
             ):
-                claimants.setdefault(decoded(path), []).append(source_of(source))
+                path = decoded(raw)
+                claimants.setdefault(path, []).append((path, source_of(source)))
         found = {
-            path: [source for each in every for source in claimants.get(each, ())]
+            path: [claim for each in every for claim in claimants.get(each, ())]
             for path, every in above.items()
         }
         for piece in _pieces([encoded(path) for path in above]):
-            for low, source in self._rows(
+            for low, raw, source in self._rows(
                 f"WITH wanted (low, high) AS (VALUES {', '.join(['(?, ?)'] * len(piece))}) "
-                "SELECT low, source FROM wanted CROSS JOIN outputs ON path > low AND path < high",
+                "SELECT low, path, source FROM wanted CROSS JOIN outputs "
+                "ON path > low AND path < high",
                 *(end for path in piece for end in (path + b"/", path + b"0")),
             ):
-                found[decoded(low[:-1])].append(source_of(source))
+                found[decoded(low[:-1])].append((decoded(raw), source_of(source)))
         return found
 
     def claimants(self, path: str) -> list[Source]:

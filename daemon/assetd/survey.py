@@ -180,7 +180,7 @@ class Survey:
         self._facts: dict[Place, FileFact] = {}
         self._globs: dict[tuple[Place, str], Digest] = {}
         self._outputs: dict[str, Output | None] = {}
-        self._rivals: dict[str, list[Source]] = {}
+        self._at_odds: dict[str, list[tuple[str, Source]]] = {}
         self._trees: dict[Source, Tree | None] = {}
         self.learned: dict[Place, FileFact] = {}
         """Facts of dependencies whose stamps moved: for the record, once it is up to date."""
@@ -209,7 +209,7 @@ class Survey:
         self._recorded.update((place, facts.get(place)) for place in needed)
         outputs = self._record.outputs_at(claims)
         self._outputs.update((claim, outputs.get(claim)) for claim in claims)
-        self._rivals.update(self._record.rivals(claims))
+        self._at_odds.update(self._record.at_odds(claims))
 
     def entry(self, source: Source) -> Entry | None:
         """See `plan.View`."""
@@ -291,11 +291,11 @@ class Survey:
         self._facts[place] = fact
         return fact
 
-    def rivals(self, output: str) -> Sequence[Source]:
+    def at_odds(self, output: str) -> Sequence[tuple[str, Source]]:
         """See `plan.View`."""
-        if output not in self._rivals:
-            self._rivals.update(self._record.rivals([output]))
-        return [*self._rivals[output], *(source for _, source in self._claimed.at_odds(output))]
+        if output not in self._at_odds:
+            self._at_odds.update(self._record.at_odds([output]))
+        return [*self._at_odds[output], *self._claimed.at_odds(output)]
 
     def in_place(self, output: str) -> Output | None:
         """See `plan.View`."""
