@@ -110,8 +110,9 @@ def test_lost_events_are_made_up_for_by_a_scan(site: Site) -> None:
                 os.utime(a)
                 os.utime(b)
             for number in range(FILES):
-                site.write(f"assets/{number % 9}/{number}.txt", f"{number} edited")
-                if number % 3 == 0:
+                if number % 3:
+                    site.write(f"assets/{number % 9}/{number}.txt", f"{number} edited")
+                else:
                     site.write(f"assets/new/{number % 7}/{number}.txt", f"{number}")
             site.remove("assets/8/8.txt")
             site.remove("assets/d")

@@ -1085,14 +1085,15 @@ class Engine:
         try:
             with self._trace.span("commit", entries=len(change.put), drops=len(change.drop)):
                 tally = self._batches[piece.batch].tally
-                self.record.commit(commit.intent, change, done, tally, _timings(change))
+                before = piece.replaced()
+                self.record.commit(commit.intent, change, done, tally, _timings(change), before)
         except CorruptRecordError:
             raise
         except RecordError as error:
             self._pending.append(commit)
             self._in_trouble(error)
             return
-        healed = self.standing.take(change, piece.replaced())
+        healed = self.standing.take(change, before)
         self._close_slice(piece)
         for source, note in self._slices.missed(piece, change):
             self._suspects.add(source, note.serial, Lane.URGENT, noted=note.when)

@@ -17,8 +17,9 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Final
 
 from assetd import place as places
@@ -695,6 +696,7 @@ class Record(Reader):
         done: Done,
         batch: Batch,
         timings: Iterable[tuple[str, int, float, float]] = (),
+        before: Mapping[Source, Entry | None] = MappingProxyType({}),
     ) -> None:
         """Write what was done, and that nothing is left of the intent.
 
@@ -704,14 +706,17 @@ class Record(Reader):
             done: What became of it.
             batch: Which it counts for, with its counts.
             timings: Of each processor that ran: name, runs, seconds, the slowest of them.
+            before: Entries as they are on record, as far as they are at hand: to read them is
+                a tenth of a commit.
         """
         outputs = {p.output for p in change.publish} | {d.output for d in change.delete}
         with self._transaction(), self._counting(outputs):
             self._put(
                 change.put,
                 {(p.output, key_of(p.source)) for p in change.publish if p.output in done.placed},
+                before,
             )
-            self._drop(change)
+            self._drop(change, before)
             self._learn(change.files)
             self._settle_outputs(change, done)
             self._db.execute("DELETE FROM intents WHERE id = ?", (intent,))
@@ -785,7 +790,7 @@ class Record(Reader):
             both = tuple(dict.fromkeys((*known, *paths)))
             entries.append(Entry(source, None, None, EntryState.OK, both))
         with self._transaction():
-            self._put(entries, ())
+            self._put(entries, (), {})
             self._db.executemany(_UNPLACE, [row[:1] for row in rows])
             self._db.executemany(_PLACE, rows)
             if commits > self.commits:
@@ -793,8 +798,13 @@ class Record(Reader):
         self.commits = max(self.commits, commits)
         self.in_place = self.count_outputs()
 
-    def _put(self, entries: Sequence[Entry], placed: Container[tuple[str, bytes]]) -> None:
-        before = self.entries_of(entry.source for entry in entries)
+    def _put(
+        self,
+        entries: Sequence[Entry],
+        placed: Container[tuple[str, bytes]],
+        before: Mapping[Source, Entry | None],
+    ) -> None:
+        before = self._known([entry.source for entry in entries], before)
         self._reindex([(before.get(entry.source), entry) for entry in entries], placed)
         # The row itself holds the latest story; what it held before moves to the history.  A
         # cold build writes none, which halves its commit.
@@ -807,6 +817,13 @@ class Record(Reader):
             f"INSERT OR REPLACE INTO sources VALUES ({', '.join('?' * 16)})",
             [row_of_entry(entry) for entry in entries],
         )
+
+    def _known(
+        self, sources: Iterable[Source], before: Mapping[Source, Entry | None]
+    ) -> Mapping[Source, Entry | None]:
+        """*before*, and what the record says of those of *sources* that are not in it."""
+        missing = [source for source in sources if source not in before]
+        return {**before, **self.entries_of(missing)} if missing else before
 
     def _remember(self, entries: Iterable[Entry]) -> None:
         self._db.executemany(
@@ -864,9 +881,10 @@ class Record(Reader):
         execute("DELETE FROM outputs WHERE path = ? AND source = ?", claims_gone)
         execute("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", claims_new)
 
-    def _drop(self, change: Change) -> None:
+    def _drop(self, change: Change, before: Mapping[Source, Entry | None]) -> None:
         reasons = dict(change.drop)
-        known = self.entries_of(reasons)
+        entries = self._known(reasons, before)
+        known = {source: old for source in reasons if (old := entries.get(source)) is not None}
         self._reindex([(old, None) for old in known.values()])
         self._remember(known.values())
         self._db.executemany(
