@@ -475,6 +475,21 @@ actor"""
         assert all(good(o) for o in found.values())
 
 
+def test_a_job_whose_workers_were_dead_before_it_came_is_blamed_for_nothing(tmp_path: Path) -> None:
+    """However many in a row: it was at work on none of them."""
+    with opened(tmp_path / "site", size=6) as bench:
+        bench.ready()
+        killed = bench.pids()
+        for pid in killed.values():
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(map(alive, killed.values())), "the workers to be dead")
+        bench.pool.submit_all([bench.ticket("job")])
+        bench.until(lambda: len(bench.outcomes) == 1)
+        assert good(bench.outcomes[0])
+        lost = [e for e, fields in bench.events if e == "worker_died" and fields["source"]]
+        assert len(lost) > 2, "it was sent to several of them"
+
+
 def test_random_kills_never_hang_the_pool_nor_blame_the_wrong_job(bench: Bench) -> None:
     """Every job has one outcome: it is built, or its workers were killed twice over it."""
     kills = int(os.environ.get("ASSETD_TEST_KILLS", "300"))
