@@ -82,8 +82,8 @@ class Root:
         known = self.entries.get(source, entry(source))
         self.entries[source] = known._replace(claims=(*known.claims, output))
 
-    def rivals(self, output: str) -> Sequence[Source]:
-        return self.claims.get(output, ())
+    def at_odds(self, output: str) -> Sequence[tuple[str, Source]]:
+        return [(output, source) for source in self.claims.get(output, ())]
 
     def reconcile(
         self,
@@ -98,7 +98,7 @@ class Root:
             drop,
             restate,
             self.outputs.get,
-            self.rivals,
+            self.at_odds,
             self.entries.get,
             no_delete=no_delete,
         )

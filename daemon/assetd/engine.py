@@ -1026,7 +1026,7 @@ class Engine:
                 piece.drop,
                 piece.restate,
                 outputs.get,
-                lambda claim: [source for _, source in record.at_odds([claim])[claim]],
+                lambda claim: record.at_odds([claim])[claim],
                 record.entry,
                 no_delete=self._no_delete,
             )

@@ -42,6 +42,7 @@ class Reconciled(NamedTuple):
 
 
 InPlace = Callable[[str], Output | None]
+AtOdds = Callable[[str], Sequence[tuple[str, Source]]]
 
 
 def reconcile(
@@ -50,7 +51,7 @@ def reconcile(
     drop: Sequence[tuple[Entry, Reason]],
     restate: Sequence[Entry],
     in_place: InPlace,
-    rivals: Callable[[str], Sequence[Source]],
+    at_odds: AtOdds,
     recorded: Callable[[Source], Entry | None],
     *,
     no_delete: bool = False,
@@ -63,7 +64,7 @@ def reconcile(
         drop: Entries whose sources are gone.
         restate: Entries that change without a job.
         in_place: What the record knows to be published at an output.
-        rivals: Whose claims are at odds with one on an output, by the record.
+        at_odds: The claims at odds with one on an output, by the record: see `claims`.
         recorded: What the record says of a source, before this change.
         no_delete: Leave what would be deleted, and go on owning it.
     """
@@ -92,7 +93,7 @@ def reconcile(
                 if each.digest is None and each.kind is Kind.FILE:
                     files[each.place] = FileFact(each.place, None, None)
         files.update((fact.place, fact) for fact in outcome.files)
-        entry = _entry(batch, item, rivals)
+        entry = _entry(batch, item, at_odds)
         counts[_class_of(outcome, entry)] += 1
         new_claims = set(entry.claims)
         for claim in planned.entry.claims if planned.entry is not None else ():
@@ -149,7 +150,7 @@ def reconcile(
         # Its owner is overridden, perhaps long since: whoever is built for it replaces it.  Who
         # has failed does not, and what another has made is no last good output of his.
         if published.source not in left | built and any(
-            will_make(claim, other) for other in rivals(claim)
+            will_make(claim, other) for _, other in at_odds(claim)
         ):
             continue
         delete[claim] = Deletion(claim, source, published.digest, reason)
@@ -171,7 +172,7 @@ def reconcile(
     return Reconciled(change, tuple(again), tally)
 
 
-def _entry(batch: Batch, item: Finished, rivals: Callable[[str], Sequence[Source]]) -> Entry:
+def _entry(batch: Batch, item: Finished, at_odds: AtOdds) -> Entry:
     planned, outcome = item.planned, item.outcome
     old = planned.entry
     if outcome.died is not None:
@@ -197,7 +198,7 @@ def _entry(batch: Batch, item: Finished, rivals: Callable[[str], Sequence[Source
     unexpected = [c for c in claims if c not in planned.claims]
     for claim in unexpected:
         # Only a bypassing root gets here: it names its outputs after the plan was made.
-        other = next((s for s in rivals(claim) if s != planned.source), None)
+        other = next((s for _, s in at_odds(claim) if s != planned.source), None)
         if other is not None:
             state = EntryState.CONFLICT
             problem = Diagnostic(f"{other.path} would make {claim} too: remove or ignore one")

@@ -7,6 +7,7 @@ and for all who wait as each of them asks.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from assetd.model import Reason, Source, Stamp
 from assetd.pool import Lane
@@ -77,8 +78,7 @@ class Suspects:
         if lane is Lane.BULK and urgent_only:
             return lane, {}
         among = urgent or bulk
-        chosen = [source for source, _ in zip(among, range(most), strict=False)]
-        return lane, {source: among.pop(source) for source in chosen}
+        return lane, {source: among.pop(source) for source in list(islice(among, most))}
 
     def defer(self, source: Source, each: Suspicion) -> None:
         """Have *source* looked at after the next commit."""
