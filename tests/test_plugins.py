@@ -1,11 +1,15 @@
 """Other people's processors: found in both ways, kept apart, and blamed by name."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from assetd import strays
 from assetd.retries import CRASH_LIMIT
 from assetd.testing import Site, wait_for
 
@@ -300,3 +304,19 @@ def test_what_left_its_workers_group_is_ended_all_the_same(site: Site, end: str)
             assert alive(stray)
             site.build()
     wait_for(lambda: not alive(stray), "the stray to be ended")
+
+
+def test_what_is_killed_already_is_no_stray() -> None:
+    """A compiler with much memory is there for a while after its group was killed."""
+    mark = f"test-{os.getpid()}"
+    environment = {**os.environ, strays.MARK: mark}
+    command = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert strays.end(mark, [], killed=[process.pid]) == []
+        assert process.poll() is None
+        assert strays.end(mark, []) == [process.pid]
+        assert process.wait() == -signal.SIGKILL

@@ -621,8 +621,10 @@ class Pool:
                     os.unlink(entry.path)
 
     def _end_strays(self) -> None:
-        live = [w.process.pid for w in self.workers.values() if w.state is not WorkerState.DEAD]
-        for pid in strays.end(self._server.mark, live, spared=self._server.pid):
+        live, dead = set[int](), set[int]()
+        for worker in self.workers.values():
+            (dead if worker.state is WorkerState.DEAD else live).add(worker.process.pid)
+        for pid in strays.end(self._server.mark, live, spared=self._server.pid, killed=dead):
             self._on_event("stray_ended", {"pid": pid, "cause": "its worker is dead"})
 
     def _bury(self, worker: Worker) -> None:

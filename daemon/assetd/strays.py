@@ -15,7 +15,13 @@ MARK: Final = "ASSETD_WORKER_OF"
 """In the environment of every worker, and so of all that it starts."""
 
 
-def end(owner: str, workers: Collection[int], *, spared: int | None = None) -> list[int]:
+def end(
+    owner: str,
+    workers: Collection[int],
+    *,
+    spared: int | None = None,
+    killed: Collection[int] = (),
+) -> list[int]:
     """Kill what the workers of *owner* have left behind; returns the processes.
 
     Only for who holds the project: all that has its mark and does not descend from one of the
@@ -25,6 +31,7 @@ def end(owner: str, workers: Collection[int], *, spared: int | None = None) -> l
         owner: The value of the mark.
         workers: The processes of the workers that live.
         spared: A process that is left alone, but not what it has started.
+        killed: Process groups that were sent SIGKILL: one with much memory takes a while to go.
     """
     wanted = os.fsencode(f"{MARK}={owner}")
     ended = []
@@ -32,6 +39,8 @@ def end(owner: str, workers: Collection[int], *, spared: int | None = None) -> l
         if pid in {os.getpid(), spared} or not _is_marked(pid, wanted) or _descends(pid, workers):
             continue
         with contextlib.suppress(OSError):
+            if os.getpgid(pid) in killed:
+                continue
             # By descriptor, and asked again: meanwhile the number may be somebody else's.
             fd = os.pidfd_open(pid)
             try:
