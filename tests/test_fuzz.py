@@ -23,6 +23,7 @@ from assetd import registry, testimony, wire
 from assetd.control import Control
 from assetd.engine import Engine, Order
 from assetd.errors import AssetdError, ConfigError
+from assetd.lanes import Lane, Ticket
 from assetd.model import (
     Cause,
     Change,
@@ -34,7 +35,7 @@ from assetd.model import (
     Reason,
     Source,
 )
-from assetd.pool import Lane, Pool, Ticket, Worker, WorkerState
+from assetd.pool import Pool, Worker, WorkerState
 from assetd.record import Reader, Record
 from assetd.rows import seal
 from assetd.testing import InlinePool, Site

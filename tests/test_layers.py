@@ -17,7 +17,7 @@ LAYERS: Final = (
     # stands.  A new module goes into the lowest line that has all it needs above it.
     ("__init__",),
     ("model", "words"),
-    ("claims", "errors", "explain", "place"),
+    ("claims", "errors", "explain", "lanes", "place"),
     (
         "awaited",
         "stamp",
@@ -33,6 +33,7 @@ LAYERS: Final = (
         "retries",
         "installed",
         "logfile",
+        "material",
         "strays",
     ),
     ("confinement", "forkserver", "rows"),

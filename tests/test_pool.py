@@ -15,8 +15,9 @@ import pytest
 
 from assetd import registry
 from assetd.errors import NotRunningError
+from assetd.lanes import Lane, Ticket
 from assetd.model import Job, NodeState, Outcome, Source
-from assetd.pool import Jobs, Lane, Pool, Ticket, Worker, WorkerState
+from assetd.pool import Jobs, Pool, Worker, WorkerState
 from assetd.testing import InlinePool, Site, wait_for
 
 ACTOR = """
@@ -480,9 +481,13 @@ def test_a_job_whose_workers_were_dead_before_it_came_is_blamed_for_nothing(tmp_
     with opened(tmp_path / "site", size=6) as bench:
         bench.ready()
         killed = bench.pids()
-        for pid in killed.values():
+
+        def end(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not any(map(alive, killed.values())), "the workers to be dead")
+            wait_for(lambda: not alive(pid), "the worker to be dead")
+
+        for pid in killed.values():  # one by one: we hear of the deaths in their order
+            end(pid)
         bench.pool.submit_all([bench.ticket("job")])
         bench.until(lambda: len(bench.outcomes) == 1)
         assert good(bench.outcomes[0])

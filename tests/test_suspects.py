@@ -1,7 +1,7 @@
 """Who is looked at next, and when what fails is tried again."""
 
+from assetd.lanes import Lane
 from assetd.model import Cause, Diagnostic, Entry, EntryState, Reason, Source, Stamp
-from assetd.pool import Lane
 from assetd.retries import CRASH_LIMIT, RETRY_SECONDS, Quarantine, Retries
 from assetd.suspects import Suspects, Suspicion
 

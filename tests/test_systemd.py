@@ -25,7 +25,7 @@ from tests import groups
 
 from assetd import confinement, registry, serve, service, systemd
 from assetd.engine import Engine, State
-from assetd.pool import Ticket
+from assetd.lanes import Ticket
 from assetd.service import Scope
 from assetd.testing import Daemon, InlinePool, Site, wait_for
 from assetd_processors import tools

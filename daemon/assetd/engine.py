@@ -41,7 +41,9 @@ from assetd.errors import (
     PublishError,
     RecordError,
 )
+from assetd.lanes import Lane, Ticket
 from assetd.lookout import Cookie, Lookout
+from assetd.material import Material
 from assetd.model import (
     Batch,
     Cause,
@@ -63,7 +65,7 @@ from assetd.model import (
     Stamp,
     Tell,
 )
-from assetd.pool import Jobs, Lane, Pool, Ticket
+from assetd.pool import Jobs, Pool
 from assetd.processor import Context
 from assetd.reconcile import Finished, reconcile, turned_out
 from assetd.registry import Project
@@ -215,6 +217,8 @@ class Engine:
         self._job = 0
         self._suspects = Suspects()
         self._slices = Slices()
+        self._material = Material()
+        """Until the first scan is built: then there are times to go by."""
         self._jobs: dict[int, tuple[Slice, plans.Planned]] = {}
         self._batches: dict[int, _OpenBatch] = {}
         self._scans: deque[_Scan] = deque()
@@ -598,6 +602,7 @@ class Engine:
             staging=self.staging,
             trace=self._trace,
             warm=self._watching,
+            weigh=self._material.around,
         )
 
     def _bounds(self) -> Bounds | None:
@@ -883,8 +888,11 @@ class Engine:
             place=self.layout.place,
         )
         for source in suspects:
-            if survey.sighting(source).stamp is None and os.path.islink(self.layout.path(source)):
+            stamp = survey.sighting(source).stamp
+            if stamp is None and os.path.islink(self.layout.path(source)):
                 self._await(self.layout.place(source))
+            elif stamp is not None and not self.ready and survey.is_material(source):
+                self._material.add(source, stamp.size)
         now = time.monotonic()
         serial = min(each.serial for each in suspects.values())
         # How long somebody else made it wait says nothing of how quick we are.
@@ -948,8 +956,6 @@ class Engine:
                         job, piece.lane, limits.longest, took or limits.guess, nodes=limits.nodes
                     )
                 )
-        # The longest first: begun last, it would be all that is left to wait for.
-        tickets.sort(key=lambda ticket: ticket.estimate_seconds, reverse=True)
         self.pool.submit_all(tickets)
 
     def _batch_for(self, lane: Lane) -> int:
@@ -1272,6 +1278,8 @@ class Engine:
                 self.record.set_meta(torn="0")
             first = nothing_left and not self.ready
             self.ready = self.ready or nothing_left
+            if first:
+                self._material.clear()
             if tally.changed or tally.deleted:
                 self.record.finish_batch(tally)
                 self.standing.last_batch = tally

@@ -15,24 +15,20 @@ import signal
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from enum import Enum
+from typing import Any, Final, Protocol
 
 from assetd import strays, testimony, wire
 from assetd.forkserver import Child, ForkServer
-from assetd.model import Diagnostic, Job, Outcome
+from assetd.lanes import Lanes, Ticket
+from assetd.model import Diagnostic, Outcome, Source
 from assetd.trace import OFF, Trace
 
 MEMORY_SECONDS: Final = 0.25
 """Between two looks at the memory of a worker that has a job."""
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
-GROUP_LIMIT: Final = 50
-"""Jobs sent at once: at 50 the pipe costs less than 3 µs a job."""
-GROUP_SECONDS: Final = 0.02
-"""Work sent at once, by the estimates: an urgent job waits so long at the most."""
 PRINTED_LIMIT: Final = 4096
 """What is kept of what a worker prints, for the message when it dies."""
 BOOT_SECONDS: Final = 60.0
@@ -53,14 +49,6 @@ LAST_WORDS_SECONDS: Final = 0.25
 _PROGRESS: Final = struct.Struct("=qid")
 
 
-class Lane(IntEnum):
-    """Which queue a job waits in; the lower is served first."""
-
-    URGENT = 0
-    """Somebody saved a file and waits for it."""
-    BULK = 1
-
-
 class WorkerState(Enum):
     """Where a worker stands.  Every change goes through `Pool._move`."""
 
@@ -74,30 +62,6 @@ class WorkerState(Enum):
     """Was told to end; holds no job and gets none."""
     DEAD = "dead"
     """The process is gone and reaped; its jobs have been given back."""
-
-
-class Ticket(NamedTuple):
-    """A job on its way through the pool."""
-
-    job: Job
-    lane: Lane
-    timeout_seconds: float
-    estimate_seconds: float
-    """How long it took last time; a guess for a new one."""
-    deaths: int = 0
-    """Workers that died over it."""
-    lost: int = 0
-    """Workers that died when they held it and were between jobs."""
-    alone: bool = False
-    """Send no other job along: it may kill or hold up its worker."""
-    nodes: tuple[tuple[str, float], ...] = ()
-    """Of its tree: each node's processor, and for how long that may show no progress."""
-
-    def node(self, index: int) -> tuple[str | None, float]:
-        """Who is at work at that node, as far as it is known, and the limit that holds."""
-        if 0 <= index < len(self.nodes):
-            return self.nodes[index]
-        return None, self.timeout_seconds
 
 
 @dataclass(slots=True)
@@ -187,6 +151,7 @@ class Pool:
         server: ForkServer | None = None,
         trace: Trace = OFF,
         warm: bool = True,
+        weigh: Callable[[Source], float] = lambda _source: 0.0,
         recycle_jobs: int = 20_000,
         recycle_bytes: int = 1 << 30,
         most_bytes: int = 3 << 30,
@@ -204,6 +169,7 @@ class Pool:
             server: Forks the workers, and is closed by whoever made it; None for one of our own.
             trace: Is told what each worker does, and for how long.
             warm: Start all of them now; else as many as there are jobs for, when there are.
+            weigh: Of two jobs that are expected to take as long, the heavier is begun first.
             recycle_jobs: A worker is replaced after so many.
             recycle_bytes: A worker is replaced when it holds more memory than that.
             most_bytes: One that comes to hold more than that in the middle of a job is killed.
@@ -222,7 +188,7 @@ class Pool:
         self._most_bytes = most_bytes
         self._looked = 0.0
         """When the workers' memory was looked at last."""
-        self._queues: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
+        self._lanes = Lanes(weigh)
         self._unfit = 0
         """Workers in a row that died before they were ready."""
         self._unfit_cause = ""
@@ -241,15 +207,14 @@ class Pool:
 
     def submit_all(self, tickets: list[Ticket]) -> None:
         """Queue jobs; the outcome of each comes through the callback, exactly once."""
-        for ticket in tickets:
-            self._queues[ticket.lane].append(ticket)
+        self._lanes.add(tickets)
         if self._asleep:
             self._wake(self.waiting() - len(self.workers))
         self._serve()
 
     def waiting(self) -> int:
         """Jobs that no worker holds yet."""
-        return sum(len(queue) for queue in self._queues.values())
+        return len(self._lanes)
 
     def running(self) -> int:
         """Jobs that a worker holds."""
@@ -306,8 +271,7 @@ class Pool:
 
     def stop(self, grace_seconds: float = 2.0) -> None:
         """End the workers; jobs without an outcome are forgotten."""
-        for queue in self._queues.values():
-            queue.clear()
+        self._lanes.clear()
         for worker in self.workers.values():
             if worker.state is WorkerState.DEAD:
                 continue
@@ -552,16 +516,16 @@ class Pool:
             )
         for ticket in reversed(held):
             if ticket is not culprit:
-                self._queues[ticket.lane].appendleft(ticket)
+                self._lanes.add_first(ticket)
             elif worker.parted:
-                self._queues[ticket.lane].append(ticket._replace(alone=True))
+                self._lanes.add_last(ticket._replace(alone=True))
             elif blamed is None and ticket.lost < LOST_LIMIT:
                 again = ticket._replace(lost=ticket.lost + 1, alone=True)
-                self._queues[ticket.lane].appendleft(again)
+                self._lanes.add_first(again)
             elif ticket.deaths == 0:
                 job = ticket.job._replace(testify=True)
                 again = ticket._replace(job=job, deaths=1, alone=True)
-                self._queues[ticket.lane].appendleft(again)
+                self._lanes.add_first(again)
             else:
                 where = f" in {blamed[2]}" if blamed is not None and blamed[2] else ""
                 why = f"its worker {cause}{where}, twice"
@@ -589,10 +553,9 @@ class Pool:
         )
 
     def _give_up(self) -> None:
-        for queue in self._queues.values():
-            while queue:
-                why = f"the workers cannot start: {self._unfit_cause}"
-                self._fail(queue.popleft(), why, transient=True)
+        for ticket in self._lanes.take_all():
+            why = f"the workers cannot start: {self._unfit_cause}"
+            self._fail(ticket, why, transient=True)
 
     def _fail(
         self,
@@ -669,7 +632,7 @@ class Pool:
         for worker in self.workers.values():
             if worker.state is not WorkerState.IDLE:
                 continue
-            group = self._next_group()
+            group = self._lanes.take(len(self.workers))
             if not group:
                 return
             self._move(worker, WorkerState.BUSY)
@@ -677,25 +640,6 @@ class Pool:
             worker.held = {ticket.job.id: ticket for ticket in group}
             self._trace.sent(worker.number, len(group))
             self._send(worker, {"jobs": [ticket.job for ticket in group]})
-
-    def _next_group(self) -> list[Ticket]:
-        for queue in self._queues.values():
-            if not queue:
-                continue
-            group = [queue.popleft()]
-            if group[0].alone:
-                return group
-            seconds = group[0].estimate_seconds
-            # No more than this worker's share: the last jobs of a batch must not queue up
-            # behind one worker while the others have nothing to do.
-            share = max(1, len(queue) // max(1, len(self.workers)))
-            while queue and len(group) < min(GROUP_LIMIT, share) and not queue[0].alone:
-                seconds += queue[0].estimate_seconds
-                if seconds > GROUP_SECONDS:
-                    break
-                group.append(queue.popleft())
-            return group
-        return []
 
     def _send(self, worker: Worker, message: wire.Message) -> None:
         worker.unsent += wire.encode(message)

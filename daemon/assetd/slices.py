@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from assetd.claims import Claims
 from assetd.heard import Heard, Note
+from assetd.lanes import Lane
 from assetd.model import Change, Done, Entry, Place, Reason, Source
 from assetd.plan import Planned
-from assetd.pool import Lane
 from assetd.reconcile import Finished, Reconciled
 
 

@@ -247,6 +247,10 @@ class Survey:
             self._trees[source] = self._layout.tree(source)
         return self._trees[source]
 
+    def is_material(self, source: Source) -> bool:
+        """Whether it is known to be no source, so that it is there for others, if at all."""
+        return source in self._trees and self._trees[source] is None
+
     def version(self, source: Source, processor: str) -> Version | None:
         """See `plan.View`."""
         return self._layout.version(source, processor)

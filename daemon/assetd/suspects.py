@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from assetd.lanes import Lane
 from assetd.model import Reason, Source, Stamp
-from assetd.pool import Lane
 
 
 @dataclass(slots=True)

@@ -19,8 +19,9 @@ from typing import Any, Final, TypeVar
 
 from assetd import client
 from assetd.errors import NotRunningError
+from assetd.lanes import Ticket
 from assetd.model import Outcome
-from assetd.pool import Ticket, Worker
+from assetd.pool import Worker
 from assetd.worker import Crew
 
 T = TypeVar("T")
