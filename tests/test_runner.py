@@ -13,7 +13,7 @@ import pytest
 from assetd import stamp as stamps
 from assetd.model import Diagnostic, Digest, Job, NodeState, Outcome, Source
 from assetd.processor import Names, Processor, Step, suffix
-from assetd.runner import CARRY_LIMIT, MountSetting, Runner
+from assetd.runner import CARRY_LIMIT, UNKEPT_LIMIT, MountSetting, Runner
 from assetd.stamp import digest_bytes
 from assetd.store import Store
 
@@ -90,16 +90,21 @@ class Bench:
         ]
         self.runner = None
 
+    def opened(self) -> Runner:
+        """A runner with the processors that there are now."""
+        mounts = {"site": MountSetting(str(self.mount), tuple(self.takers))}
+        store = Store(str(self.root / "store"))
+        return Runner(str(self.root), mounts, str(self.staging), store, {})
+
     def build(self, path: str = "a.txt", *, force: bool = False) -> Outcome:
         """Run a job as the owner would, and put in place what it staged."""
         self.ran.clear()
         if self.runner is None:
-            mounts = {"site": MountSetting(str(self.mount), tuple(self.takers))}
-            store = Store(str(self.root / "store"))
-            self.runner = Runner(str(self.root), mounts, str(self.staging), store, {})
+            self.runner = self.opened()
         known = self.jobs.get(path, Job(1, Source("site", path)))
         published = {name: digest_bytes(text.encode()) for name, text in self.out.items()}
         outcome = self.runner.run(known._replace(published=published, force=force))
+        self.runner.keep_all()
         # Whatever happened in a job, staging holds the outputs that it hands over alone.
         staged = {os.path.basename(s.staged) for s in outcome.staged}
         assert staged == set(os.listdir(self.staging))
@@ -522,15 +527,63 @@ def test_a_result_of_a_half_written_source_is_not_kept_as_that_of_the_whole(benc
     assert (bench.states(), bench.out) == ([BUILT], {"a.out": "ONE"})
 
 
+# -- when it is kept --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_result_is_told_before_it_is_kept(bench: Bench, edited: bool) -> None:
+    """Its output goes to its place meanwhile, and may be edited there: that is no result."""
+    bench.take("upper", ".txt", ".out", upper)
+    runner = bench.opened()
+    bench.write("a.txt", "one")
+    outcome = runner.run(Job(1, Source("site", "a.txt")))
+    store = bench.root / "store"
+    assert (runner.unkept, store.exists()) == (True, False)
+    place = bench.root / "a.out"
+    os.rename(outcome.staged[0].staged, place)
+    if edited:
+        place.write_text("by hand")
+    runner.keep_all()
+    assert not runner.unkept
+    kept = [path.read_text() for path in (store / "objects").rglob("*") if path.is_file()]
+    assert kept == ([] if edited else ["ONE"])
+    again = runner.run(Job(2, Source("site", "a.txt")))
+    assert [node.state for node in again.nodes] == [BUILT if edited else CACHED]
+
+
+def test_what_is_not_kept_yet_is_found_all_the_same(bench: Bench) -> None:
+    """A result once made is not made again."""
+    bench.take("upper", ".txt", ".out", upper)
+    runner = bench.opened()
+    for text, state in (("one", BUILT), ("two", BUILT), ("one", CACHED)):
+        bench.write("a.txt", text)
+        outcome = runner.run(Job(1, Source("site", "a.txt")))
+        assert [node.state for node in outcome.nodes] == [state]
+
+
+def test_no_more_than_some_files_are_held_open_for_the_store(bench: Bench) -> None:
+    """A build that never rests keeps its results on the way."""
+    bench.take("upper", ".txt", ".out", upper)
+    runner = bench.opened()
+    names = [f"{number}.txt" for number in range(UNKEPT_LIMIT + 10)]
+    for name in names:
+        bench.write(name, name)
+    before = len(os.listdir("/proc/self/fd"))
+    for number, name in enumerate(names):
+        runner.run(Job(number, Source("site", name)))
+    assert len(os.listdir("/proc/self/fd")) == before + UNKEPT_LIMIT
+    runner.keep_all()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert sum(path.is_file() for path in (bench.root / "store/results").rglob("*")) == len(names)
+
+
 # -- what is only carried over ----------------------------------------------------------------
 
 
 def carrier(bench: Bench) -> Runner:
     """A runner with a processor that copies, and says so."""
     bench.take("carry", ".txt", ".txt", lambda step: step.copy(), verbatim=True, cheap=True)
-    mounts = {"site": MountSetting(str(bench.mount), tuple(bench.takers))}
-    store = Store(str(bench.root / "store"))
-    return Runner(str(bench.root), mounts, str(bench.staging), store, {})
+    return bench.opened()
 
 
 def told(outcome: Outcome | None) -> Outcome | None:

@@ -17,7 +17,10 @@ def of(path: str | os.PathLike[str], project: str) -> Place:
 
 def path(place: Place, project: str) -> str:
     """The absolute path of the file at *place*."""
-    return os.path.join(project, place) if place else project
+    # By hand: a plan asks this of every dependency, and `os.path.join` takes three times as long.
+    if not place:
+        return project
+    return place if place.startswith("/") else join(project, place)
 
 
 def join(folder: Place, name: str) -> Place:

@@ -15,10 +15,11 @@ import os
 import shutil
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from assetd import listing
 from assetd import place as places
@@ -37,16 +38,19 @@ from assetd.model import (
     NodeState,
     Outcome,
     Place,
+    Source,
     Staged,
     Stamp,
 )
 from assetd.processor import Options, Processor, Published
 from assetd.step import Desk, glob_digest
-from assetd.store import Result, Results, Store, base_key
+from assetd.store import Result, Store, base_key
 from assetd.tree import Node, Tree, TreeError, grow
 
 CARRY_LIMIT: Final = 1 << 18
 """Bytes.  Larger files are not carried in one piece, by whoever has other things to do."""
+UNKEPT_LIMIT: Final = 64
+"""Files that are held open for the store at the most."""
 ATTEMPTS: Final = 3
 """How often a node is run when its files change under it, before the owner is told to wait."""
 
@@ -93,6 +97,16 @@ class MountSetting:
 
     folder: str
     takers: tuple[Opened, ...]
+
+
+class _Unkept(NamedTuple):
+    """A result that the store does not have yet."""
+
+    source: Source
+    key: Digest
+    result: Result
+    contents: tuple[tuple[Digest, int], ...]
+    """In open files: when they are read, they have gone from staging to their places."""
 
 
 class _NeedsRunError(Exception):
@@ -144,6 +158,27 @@ class Runner:
         self.looker = stamps.Looker(project)
         self.paths = {folder: Path(folder) for folder in (project, *_folders(mounts))}
         """The folders that every step is told of: paths are slow to make."""
+        self._unkept: deque[_Unkept] = deque()
+
+    @property
+    def unkept(self) -> bool:
+        """Whether there are results that `keep_one` has to keep."""
+        return bool(self._unkept)
+
+    def keep_one(self) -> None:
+        """Keep a result in the store: when nobody waits for anything else.
+
+        A result is told first and kept afterwards, for its outputs need not wait for the store.
+        """
+        each = self._unkept.popleft()
+        for digest, fd in each.contents:
+            self.store.put(digest, fd)
+        self.store.save(each.key, each.result)
+
+    def keep_all(self) -> None:
+        """Keep all of them."""
+        while self._unkept:
+            self.keep_one()
 
     def carry(self, job: Job, taker: Opened, output: str) -> Outcome | None:
         """Bring a source up to date that becomes *output* as it is; None: `run` must do it.
@@ -207,6 +242,8 @@ class Runner:
     def run(self, job: Job) -> Outcome:
         """Bring one source up to date.  Never raises for anything that a source can cause."""
         started = time.perf_counter()
+        if any(each.source == job.source for each in self._unkept):
+            self.keep_all()  # it may be what this job is about to look for
         self.looker.look_again()
         mount = self.mounts[job.source.mount]
         origin = os.path.join(mount.folder, job.source.path)
@@ -255,7 +292,9 @@ class Runner:
             attempt.discard(keep=())
             return Outcome(job.id, settled=False, digest=digest)
         if outcome.died is None:
-            attempt.save()
+            self._unkept.extend(attempt.unkept())
+            while sum(len(each.contents) for each in self._unkept) > UNKEPT_LIMIT:
+                self.keep_one()
             attempt.discard(keep=tuple(s.staged for s in outcome.staged))
         return outcome._replace(
             stamp=None if stamps.is_racy(stamp) else stamp,
@@ -313,8 +352,8 @@ class _Attempt:
         self.facts: dict[Place, FileFact] = {}
         self.listings: dict[tuple[str, str, bool], tuple[Published, ...]] = {}
         self.settled = True
-        self.results: list[tuple[str, Result, Results, int]] = []
-        """What the store is to keep: under which key, beside which others, of which node."""
+        self.results: list[tuple[str, Result, int]] = []
+        """What the store is to keep: under which key, and of which node."""
 
     def run(self) -> Outcome:
         """Decide and do everything; what is staged and not handed over is left to `discard`."""
@@ -391,15 +430,14 @@ class _Attempt:
         ):
             still = NodeState.FAILED if old.failure is not None else NodeState.CLEAN
             return old._replace(state=still, seconds=0.0)
-        key, results = "", Results()
+        key = ""
         keeps = not taker.processor.cheap
         if keeps:
             # The place and not the path in the mount: what is imported relatively differs
             # from mount to mount, and so do the names in a source map.
             place = places.of(os.path.join(self.mount.folder, node.path), self.runner.project)
             key = base_key(node.processor, taker.version, taker.options_digest, place, input_)
-            results = self.runner.store.find(key)
-            found = None if self.job.force else self._find(index, results, before, led)
+            found = None if self.job.force else self._find(index, key, before, led)
             if found is not None:
                 return NodeRecord(
                     node.processor,
@@ -423,20 +461,26 @@ class _Attempt:
             record = record._replace(state=NodeState.CACHED)
         if keeps and record.state is NodeState.BUILT:
             result = Result(record.dependencies, record.made, record.warnings)
-            self.results.append((key, result, results, index))
+            self.results.append((key, result, index))
         return record
 
-    def save(self) -> None:
-        """Keep in the store what was made; for a source that was the same throughout."""
-        for key, result, results, index in self.results:
-            for made in result.made:
-                self.runner.store.put(made.digest, self.staged[index, made.name])
-            self.runner.store.save(key, result, results)
+    def unkept(self) -> Iterator[_Unkept]:
+        """What the store is to keep; for a source that was the same throughout."""
+        for key, result, index in self.results:
+            files = [(made.digest, self.staged[index, made.name]) for made in result.made]
+            contents: list[tuple[Digest, int]] = []
+            with contextlib.suppress(OSError):  # no descriptors: it costs time, some day
+                for digest, path in files:
+                    if len(files) > UNKEPT_LIMIT:
+                        self.runner.store.put(digest, path)
+                    else:
+                        contents.append((digest, os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            yield _Unkept(self.job.source, key, result, tuple(contents))
 
     def _find(
         self,
         index: int,
-        results: Results,
+        key: Digest,
         before: dict[DependencyKey, Digest | None],
         led: frozenset[DependencyKey],
     ) -> Result | None:
@@ -445,7 +489,7 @@ class _Attempt:
                 before[key] = self._current(key)
             return before[key]
 
-        for result in results.holding(current):
+        for result in self.runner.store.find(key).holding(current):
             if led and not led <= {d.key for d in result.dependencies}:
                 continue
             # Fetched at once: a result whose contents were trimmed away is no result.

@@ -128,33 +128,33 @@ class Store:
             os.utime(path)
         return results
 
-    def save(self, key: Digest, result: Result, others: Results | None = None) -> None:
-        """Remember *result* for *key*; its contents are there already, by `put`.
-
-        Args:
-            key: What it comes from.
-            result: The new one.
-            others: What `find` gave a moment ago; they stay.
-        """
-        results = (self.find(key) if others is None else others).with_(result)
+    def save(self, key: Digest, result: Result) -> None:
+        """Remember *result* for *key*, beside others; its contents are there already, by `put`."""
+        results = self.find(key).with_(result)
         with contextlib.suppress(OSError):  # no space: it costs time, some day
             self._write(self._path("results", key), _sealed(key, results.text().encode()))
 
-    def put(self, digest: Digest, path: str) -> None:
-        """Keep the content of the file at *path*, which has *digest*.
+    def put(self, digest: Digest, source: str | int) -> None:
+        """Keep a content that has *digest*.
 
-        A copy and not a link: outputs are edited by hand now and then, in place.
+        A copy and not a link: outputs are edited by hand now and then, in place.  Perhaps this
+        one was by now: then there is nothing to keep.
+
+        Args:
+            digest: What it is called by.
+            source: The path of a file that holds it, or an open one, which is closed.
         """
         target = self._path("objects", digest)
-        with contextlib.suppress(OSError):
-            # One that a power cut has emptied would be good for nothing, for ever.
-            if stamps.digest_file(target)[0] == digest:
-                os.utime(target)
-                return
-        with contextlib.suppress(OSError):  # no space: it costs time, some day
-            with open(path, "rb") as file:
-                content = file.read()
-            self._write(target, content)
+        # No space, say: it costs time, some day.
+        with contextlib.suppress(OSError), open(source, "rb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                # One that a power cut has emptied would be good for nothing, for ever.
+                if stamps.digest_file(target)[0] == digest:
+                    os.utime(target)
+                    return
+            content = file.read()
+            if stamps.digest_bytes(content) == digest:
+                self._write(target, content)
 
     def fetch(self, digest: Digest, path: str) -> bool:
         """Copy the content with *digest* to *path*; False if we do not have it (any more)."""

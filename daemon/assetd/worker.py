@@ -47,7 +47,12 @@ def main(pipe_fd: int, progress_fd: int, lifeline_fd: int) -> None:
     reader = wire.Reader()
     crew: Crew | None = None
     confined: Confined | None = None
-    while data := pipe.recv(1 << 16):
+    while True:
+        # Whoever sends us a job waits for it, and nobody waits for the store.
+        while crew is not None and crew.runner.unkept and not _is_readable(pipe):
+            crew.runner.keep_one()
+        if not (data := pipe.recv(1 << 16)):
+            return
         for message in reader.feed(data):
             match message:
                 case {"open": opening}:
@@ -68,6 +73,12 @@ def main(pipe_fd: int, progress_fd: int, lifeline_fd: int) -> None:
                     if crew is not None:
                         crew.end()
                     return
+
+
+def _is_readable(pipe: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _die_with_owner(lifeline: int) -> None:
@@ -169,7 +180,8 @@ class Crew:
         )
 
     def end(self) -> None:
-        """Run the processors' `end` hooks."""
+        """Keep what is not kept yet, and run the processors' `end` hooks."""
+        self.runner.keep_all()
         for opened in self._opened:
             if opened.processor.end is not None:
                 opened.processor.end(self._context(opened))
