@@ -15,32 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from tests import plugins
 
 from assetd import registry
 from assetd.testing import Site, wait_for
 
 ASSETD: Final = (sys.executable, "-P", "-m", "assetd")
 BROKEN: Final = "@import 'colors';\nbody { color: $nope; }\n"
-
-SLOW_PLUGIN: Final = '''
-"""Says that it has begun, and then waits until it is let go."""
-
-import time
-from assetd.processor import FIRST, Processor, same_name, suffix
-
-
-def wait(step):
-    (step.project / "begun").touch()
-    while not (step.project / "go").exists():
-        time.sleep(0.01)
-    step.copy()
-
-
-slow = Processor(
-    name="slow", version="1", matches=suffix(".slow"), outputs=same_name, process=wait,
-    priority=FIRST,
-)
-'''
 
 
 @pytest.fixture
@@ -58,7 +39,7 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def slow(site: Site) -> Site:
     """A project with one source that is not built before there is a file `go`."""
-    site.write("slow.py", SLOW_PLUGIN)
+    site.write("slow.py", plugins.SLOW)
     site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [slow.py]\nsandbox: off\n")
     site.write("assets/page.slow", "at last\n")
     return site

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests import groups
+from tests import groups, plugins
 
 from assetd import confinement, service
 from assetd.service import Scope
@@ -156,25 +156,6 @@ mknod root/null c 1 3
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 """
 """Whether such a machine can be made here."""
-
-HELD: Final = """
-import time
-from pathlib import Path
-
-from assetd.processor import Processor, same_name, suffix
-
-
-def hold(step):
-    while not Path("release").exists():
-        time.sleep(0.01)
-    step.write(step.path, step.input.read_text())
-
-
-held = Processor(
-    name="held", version="1", matches=suffix(".held"), outputs=same_name, process=hold, cheap=True
-)
-"""
-"""A job that takes until the test lets go of it."""
 
 
 class Machine:
@@ -384,7 +365,7 @@ def test_a_service_of_the_machine_from_its_installation_to_its_end(machine: Mach
     has_user = "\nassetd:" in machine.run("cat", "/etc/passwd").stdout
     unit = Service(machine, "site", "plugins: [held.py]\n")
     site = unit.site
-    site.write("held.py", HELD)
+    site.write("held.py", plugins.HELD)
     site.write("assets/a.held", "a")
     installing = subprocess.Popen(
         machine.words("assetd", "service", "install", "-C", unit.folder),
@@ -530,7 +511,7 @@ def test_what_goes_wrong_under_the_system_manager(machine: Machine) -> None:
     assert 'assetd: assetd.yml:1: unknown key "muonts" (did you mean "mounts"?)\n' in start.stderr
 
     # Once it is mended, people's commands do what they say.
-    site.write("held.py", HELD)
+    site.write("held.py", plugins.HELD)
     site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [held.py]\n")
     site.remove("assets/b.scss")
     start = unit.assetd("start")

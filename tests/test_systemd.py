@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests import groups
+from tests import groups, plugins
 
 from assetd import confinement, registry, serve, service, systemd
 from assetd.engine import Engine, State
@@ -62,25 +62,6 @@ echo 0 > "$GROUP/cgroup.procs"  # before it unshares: this group is the root of 
 exec setpriv --pdeathsig KILL \\
     unshare --fork --pid --mount --mount-proc --cgroup --ipc --net --kill-child bash -c "$BOOT"
 """
-
-HELD: Final = """
-import time
-from pathlib import Path
-
-from assetd.processor import Processor, same_name, suffix
-
-
-def hold(step):
-    while not Path("release").exists():
-        time.sleep(0.01)
-    step.write(step.path, step.input.read_text())
-
-
-held = Processor(
-    name="held", version="1", matches=suffix(".held"), outputs=same_name, process=hold, cheap=True
-)
-"""
-"""A job that takes until the test lets go of it."""
 
 HANGING: Final = """
 def start(context):
@@ -593,7 +574,7 @@ def unit(manager: Manager, request: pytest.FixtureRequest) -> Iterator[Service]:
     manager.assetd(site, "service", "uninstall", "--user")
 
 
-def with_plugin(site: Site, more: str = "", text: str = HELD) -> None:
+def with_plugin(site: Site, more: str = "", text: str = plugins.HELD) -> None:
     site.write("held.py", text)
     site.write("assetd.yml", f"mounts: [assets]\nplugins: [held.py]\nworkers: 1\n{more}")
 
@@ -643,7 +624,7 @@ def test_a_hook_that_holds_the_owner_is_restarted_and_found(unit: Service) -> No
     with_plugin(unit.site)
     unit.install()
     (unit.site.root / "hang").touch()
-    hanging = HELD.replace("held = ", f"{HANGING}\n\nheld = ")
+    hanging = plugins.HELD.replace("held = ", f"{HANGING}\n\nheld = ")
     unit.site.replace("held.py", hanging.replace("cheap=True", "cheap=True, start=start"))
     unit.wait("NRestarts", "1")
     unit.wait("ActiveState", "active")
@@ -761,7 +742,7 @@ def test_it_is_kept_from_everything_but_its_project(unit: Service) -> None:
     with_plugin(
         site,
         "sandbox: off\n",  # ours is stricter, and would answer first
-        text=HELD.replace(
+        text=plugins.HELD.replace(
             '    while not Path("release").exists():\n        time.sleep(0.01)\n',
             "    import os, socket\n"
             "    tried = {}\n"

@@ -8,34 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
+from tests import plugins
 
 from assetd import publish
 from assetd.model import Change, Publication, Source
 from assetd.record import Record
 from assetd.testing import Site, wait_for
-
-SLOW_PLUGIN: Final = '''
-"""Says that it has begun, and then waits until it is let go."""
-
-import time
-from assetd.processor import FIRST, Processor, same_name, suffix
-
-
-def wait(step):
-    (step.project / "begun").touch()
-    while not (step.project / "go").exists():
-        time.sleep(0.01)
-    step.copy()
-
-
-slow = Processor(
-    name="slow", version="1", matches=suffix(".slow"), outputs=same_name, process=wait,
-    priority=FIRST,
-)
-'''
 
 
 @pytest.fixture
@@ -249,7 +230,7 @@ def test_an_output_whose_place_is_taken_is_wrong(site: Site) -> None:
 
 def test_a_repair_that_was_killed_can_be_made_again(site: Site) -> None:
     """Until the new file is in place the edited one stays, and stays known as ours."""
-    site.write("slow.py", SLOW_PLUGIN)
+    site.write("slow.py", plugins.SLOW)
     site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [slow.py]\nsandbox: off\n")
     site.write("assets/page.slow", "right\n")
     site.write("go")
