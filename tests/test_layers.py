@@ -55,7 +55,7 @@ LAYERS: Final = (
     ("registry", "initial", "plan", "step", "watch", "audit", "removal", "testimony"),
     ("reconcile", "runner", "survey", "catalog"),
     ("worker", "pool", "scan", "lookout", "history", "recovery", "standing", "doctor"),
-    ("suspects", "slices"),
+    ("generation", "suspects", "slices"),
     ("engine", "inventory", "forkserver_main"),
     ("report", "metrics", "batch_command", "desktop"),
     ("control",),

@@ -645,7 +645,7 @@ def test_hooks_run_in_the_main_process_and_in_every_worker(tmp_path: Path, raisi
     config = "mounts: [assets]\nplugins: [hooks.py]\nworkers: 2\nsandbox_write: [notes]\n"
     site = Site(tmp_path / "site", config)
     site.write("notes")
-    site.write("hooks.py", HOOKS.replace("\\\\n", "\\n"))
+    site.write("hooks.py", HOOKS)
     site.write("assets/a.txt", "a")
     site.write("assets/b.draft", "b")
     if raising:
@@ -670,6 +670,25 @@ def test_hooks_run_in_the_main_process_and_in_every_worker(tmp_path: Path, raisi
     assert sorted(notes) == sorted(expected)
     assert notes[0] == expected[0]  # the main process starts before its workers
     assert notes[-1] == expected[3]  # and ends after them
+
+
+def test_a_changed_configuration_ends_what_the_one_before_has_started(tmp_path: Path) -> None:
+    """The main process goes on, but its hooks are those of a generation, like the workers'."""
+    config = "mounts: [assets]\nplugins: [hooks.py]\nworkers: 1\nsandbox_write: [notes]\n"
+    site = Site(tmp_path / "site", config)
+    site.write("notes")
+    site.write("hooks.py", HOOKS)
+    site.write("assets/a.txt", "a")
+    with site.daemon() as daemon:
+        wait_for(lambda: daemon.status()["workers"][0]["state"] == "idle", "the worker")
+        site.write("assetd.yml", f"{config}sass: {{style: compressed}}\n")
+        daemon.sync()
+        wait_for(lambda: daemon.status()["workers"][0]["state"] == "idle", "the next worker")
+        assert daemon.end() == 0
+    notes = [line.split()[:2] for line in (site.root / "notes").read_text().splitlines()]
+    one = [[what, role] for what in ("start", "end") for role in ("main", "worker")]
+    begun, ended = one[:2], one[:1:-1]
+    assert notes == [*begun, *ended, *begun, *ended]
 
 
 def test_a_daemon_tells_what_a_crashing_plugin_did_and_goes_on(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import itemgetter
-from pathlib import Path
 from typing import Final
 
 from assetd import config as configs
@@ -33,7 +32,6 @@ from assetd import confinement, publish, recovery, registry
 from assetd import place as places
 from assetd import plan as plans
 from assetd import stamp as stamps
-from assetd.confinement import Bounds
 from assetd.errors import (
     ConfigError,
     CorruptRecordError,
@@ -41,6 +39,7 @@ from assetd.errors import (
     PublishError,
     RecordError,
 )
+from assetd.generation import Generation
 from assetd.lanes import Lane, Ticket
 from assetd.lookout import Cookie, Lookout
 from assetd.material import Material
@@ -66,15 +65,12 @@ from assetd.model import (
     Tell,
 )
 from assetd.pool import Jobs, Pool
-from assetd.processor import Context
 from assetd.reconcile import Finished, reconcile, turned_out
 from assetd.registry import Project
 from assetd.retries import Quarantine, Retries
-from assetd.runner import MountSetting, Runner
 from assetd.scan import Findings, has_changed, scan
 from assetd.slices import Commit, Slice, Slices
 from assetd.standing import Standing
-from assetd.store import Store
 from assetd.survey import Layout, Survey
 from assetd.suspects import Suspects, Suspicion
 from assetd.trace import OFF, Trace
@@ -187,7 +183,6 @@ class Engine:
         self.selector = selectors.DefaultSelector()
         self.started = time.monotonic()
         self.turns = 0
-        self.generation = 1
         self.tell = tell
         self.problems: tuple[Problem, ...] = ()
         """Why the configuration file, as it is now, is not the one in force."""
@@ -198,8 +193,6 @@ class Engine:
         self.rescans = 0
         self.stopping = False
         self.paused = False
-        self.sandbox = ""
-        """What confines the workers, in words."""
         self.trouble: str | None = None
         """Why nothing can be recorded at the moment: the disk is full, say."""
         self.hearers: list[Hear] = []
@@ -250,7 +243,7 @@ class Engine:
         next start must scan as thoroughly."""
 
         self._home = stamps.identity(project.config.project)
-        self._open_project(project)
+        self._current = self._open(project, 1)
         config = project.config
         self.record = recovery.open_record(config, tell, mend=not dry)
         self.lookout = Lookout(self.layout, self.record, self.selector, tell)
@@ -265,7 +258,7 @@ class Engine:
         else:
             self._torn = verify = not recovery.ended_cleanly(self.record)
             recovery.redo(config, self.record, tell)
-            recovery.clear_staging(self.staging)
+            recovery.clear_staging(self._current.staging)
             recovery.begin(config, self.record)
             recovery.check_outputs(config, self.record, tell, verify=verify)
         if not dry and not self._only:
@@ -277,10 +270,7 @@ class Engine:
         self.standing = Standing(self.record)
         if not self._only:
             self._suspect_retries(self.lookout.next_serial())
-        self._start_hooks()
-        self.lookout.use(self.layout)  # hooks may have added patterns
-        self._runner = self._open_runner()
-        self.pool = self._open_pool()
+        self._begin_generation()
         self._configured = project.stamps
         if watching:
             self.lookout.start()
@@ -289,6 +279,26 @@ class Engine:
             self._scan_everything("start")
 
     # -- what others ask ------------------------------------------------------------------
+
+    @property
+    def layout(self) -> Layout:
+        """The configuration in force."""
+        return self._current.layout
+
+    @property
+    def pool(self) -> Jobs:
+        """The workers."""
+        return self._current.pool
+
+    @property
+    def generation(self) -> int:
+        """How many configurations have been in force."""
+        return self._current.number
+
+    @property
+    def sandbox(self) -> str:
+        """What confines the workers, in words."""
+        return self._current.sandbox
 
     @property
     def state(self) -> State:
@@ -515,113 +525,42 @@ class Engine:
         """End: what is in flight is given up, and done again on the next start."""
         unfinished = not self.idle or bool(self._only) or self._no_delete
         self.stopping = True
-        self.pool.stop()
-        for opened in self.layout.project.processors:
-            self._hook(opened, "end")
+        self._current.end()
         self.lookout.stop()
         if not self._dry:
             with contextlib.suppress(RecordError):
                 if self.record.written:
                     self.record.set_meta(clean="1", **({"fingerprint": ""} if unfinished else {}))
-            recovery.clear_staging(self.staging)
-            if os.path.basename(self.staging) == publish.STAGING_NAME:
+            staging = self._current.staging
+            recovery.clear_staging(staging)
+            if os.path.basename(staging) == publish.STAGING_NAME:
                 with contextlib.suppress(OSError):
-                    os.rmdir(self.staging)
+                    os.rmdir(staging)
         self.record.close()
         self.selector.close()
 
     # -- opening --------------------------------------------------------------------------
 
-    def _open_project(self, project: Project) -> None:
-        self.layout = Layout(project)
-        config = project.config
-        os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
-        self.store = Store(os.path.join(config.state_dir, "store"))
-        self.staging = (
-            publish.staging_folder(config.out_dir, config.state_dir)
-            if not self._dry
-            else os.path.join(config.state_dir, "staging")
-        )
+    def _open(self, project: Project, number: int) -> Generation:
+        return Generation(project, number, self.tell, dry=self._dry)
 
-    def _start_hooks(self) -> None:
-        more: list[str] = []
-        for opened in self.layout.project.processors:
-            more += self._hook(opened, "start")
-        if more:
-            self.layout = Layout(self.layout.project, more)
-
-    def _hook(self, opened: registry.Opened, which: str) -> list[str]:
-        function = getattr(opened.processor, which)
-        if function is None:
-            return []
-        config = self.layout.project.config
-        context = Context("main", None, Path(config.project), Path(config.out_dir), opened.options)
-        try:
-            function(context)
-        except Exception as error:  # noqa: BLE001 - a plugin's bug must not end the daemon
-            name = opened.processor.name
-            self.tell("hook_failed", level="error", processor=name, hook=which, cause=str(error))
-        return context.ignored
-
-    def _open_runner(self) -> Runner:
-        """For what only has to be carried over, which costs less than telling a worker of it."""
-        config = self.layout.project.config
-        staging = os.path.join(self.staging, "owner")
-        if not self._dry:
-            with contextlib.suppress(OSError):  # then the workers do it, and say why they cannot
-                os.makedirs(staging, exist_ok=True)
-        return Runner(
-            config.project,
-            {m.name: MountSetting(m.folder, self.layout.takers(m.name)) for m in config.mounts},
-            staging,
-            self.store,
-            {},
-            sync_files=config.durability == "full",
-        )
-
-    def _open_pool(self) -> Jobs:
-        config = self.layout.project.config
-        opening = {
-            "recipe": self.layout.project.recipe(),
-            "store": os.path.join(config.state_dir, "store"),
-            "record": self.record.path,
-            "sync_files": config.durability == "full",
-        }
-        bounds = self._bounds()
-        if bounds is not None:
-            opening["bounds"] = bounds.row()
-        self._note_bounds(repr(bounds))
-        size = 0 if self._dry else (self._workers or config.workers)
-        return self._pool_maker(
-            size,
-            opening,
+    def _begin_generation(self) -> None:
+        """Run the hooks and start the workers of the generation that there is now."""
+        current = self._current
+        current.start()
+        self.lookout.use(current.layout)  # hooks may have added patterns
+        current.open(
+            self._pool_maker,
+            self.record.path,
             self.selector,
             self._on_outcome,
             lambda event, fields: self.tell(event, **{"level": "warning", **fields}),
-            generation=self.generation,
-            staging=self.staging,
+            workers=self._workers,
             trace=self._trace,
             warm=self._watching,
             weigh=self._material.around,
         )
-
-    def _bounds(self) -> Bounds | None:
-        """What workers may touch; None for everything."""
-        project = self.layout.project
-        config = project.config
-        number = 0 if config.sandbox == "off" else confinement.abi()
-        before = self.sandbox
-        self.sandbox = "off" if config.sandbox == "off" else confinement.level(number)
-        if before and self.sandbox != before:
-            self.tell("sandbox", confined=self.sandbox)
-        if not number:
-            return None
-        store = os.path.join(config.state_dir, "store")
-        if not self._dry:
-            with contextlib.suppress(OSError):  # then nothing can be kept
-                os.makedirs(store, exist_ok=True)
-        reads = confinement.reduced((*confinement.surroundings(), *project.reads()))
-        return Bounds(config.project, reads, (store,), config.sandbox_write)
+        self._note_bounds(repr(current.bounds))
 
     def _note_bounds(self, bounds: str) -> None:
         """Try again what fails, if it may be because of other bounds than those of now."""
@@ -942,7 +881,7 @@ class Engine:
                 chain = tuple([node.processor for node in planned.nodes])
                 limits = self.layout.limits(planned.source.mount, chain)
                 carried = (
-                    self._runner.carry(job, limits.carries, planned.claims[0])
+                    self._current.runner.carry(job, limits.carries, planned.claims[0])
                     if limits.carries is not None and len(planned.claims) == 1
                     else None
                 )
@@ -1345,24 +1284,23 @@ class Engine:
             if self._watch_nearby():  # a folder of what it names may be another one now
                 self.lookout.reload_at = time.monotonic()
             return
+        before = self._current
         try:
-            publish.staging_folder(new.out_dir, new.state_dir)
+            following = self._open(project, before.number + 1)
         except (OSError, PublishError) as error:
             self.problems = (Problem(f"out_dir cannot be used: {error}"),)
             self.tell("configuration_refused", level="error", message=str(self.problems[0]))
             return
-        self.generation += 1
-        self.pool.stop()
+        before.end()
         if new.out_dir != config.out_dir:
             recovery.move_out(config.out_dir, self.record, self.tell)
-        self._open_project(project)
+        self._current = following
         self._configured = project.stamps
-        self._start_hooks()
-        self.lookout.use(self.layout)
+        self._begin_generation()
+        if following.sandbox != before.sandbox:
+            self.tell("sandbox", confined=following.sandbox)
         if new.watch != config.watch:
             self.lookout.restart()
-        self._runner = self._open_runner()
-        self.pool = self._open_pool()
         recovery.note_root(new, self.record)
         self._fingerprint_due = fingerprint
         self._thorough = True
@@ -1401,7 +1339,7 @@ class Engine:
             if self._kept_results < 2_000 or not self.idle:
                 return
             self._kept_results = 0
-            self._trimming = self.store.trim(self.layout.project.config.store_bytes)
+            self._trimming = self._current.store.trim(self.layout.project.config.store_bytes)
         end = time.monotonic() + TURN_SECONDS
         while time.monotonic() < end:
             if next(self._trimming, None) is None:
