@@ -1028,6 +1028,33 @@ def test_a_link_to_nowhere_that_is_made_while_it_runs_is_awaited_too(site: Site)
         assert site.output("link.txt") == "text"
 
 
+@pytest.mark.parametrize("link", ["stays", "is made again"])
+@pytest.mark.parametrize("folder", ["away", "away/deep", "../beside"])
+def test_the_folder_that_a_link_leads_to_goes_and_comes_again(
+    site: Site, folder: str, link: str
+) -> None:
+    """Its watch went with it; what comes into the next one of that name is heard all the same."""
+    place = site.root / "assets/link.txt"
+    target = os.path.normpath(site.root / folder)
+    site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nsandbox: off\n")
+    os.makedirs(target)
+    place.symlink_to(os.path.join(target, "target.txt"))
+    with site.daemon() as daemon:
+        for text in ("text", "more"):
+            daemon.sync()
+            shutil.rmtree(site.root / "away" if folder.startswith("away") else target)
+            if link == "is made again":
+                place.unlink()
+            daemon.sync()
+            os.makedirs(target)
+            if link == "is made again":
+                place.symlink_to(os.path.join(target, "target.txt"))
+            daemon.sync()
+            Path(target, "target.txt").write_text(text)
+            daemon.sync()
+            assert site.output("link.txt") == text
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
 def test_a_source_that_wins_and_fails_leaves_nothing_of_the_loser(site: Site, known: bool) -> None:
     """It has made nothing yet that could be kept; so it is in a clean build."""

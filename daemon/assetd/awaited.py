@@ -26,11 +26,17 @@ class Awaited:
     def __contains__(self, place: Place) -> bool:
         return place in self._targets.values()
 
-    def add(self, link: Place, target: Place) -> bool:
-        """Wait for *target*; returns whether that is news."""
-        known = self._targets.get(link)
+    def add(self, link: Place, target: Place) -> None:
+        """Wait for *target*."""
         self._targets[link] = target
-        return known != target
+
+    def discard(self, link: Place) -> None:
+        """There is no such link any more."""
+        self._targets.pop(link, None)
+
+    def folders(self) -> set[Place]:
+        """The folders in which something may appear."""
+        return {places.split(target)[0] for target in self._targets.values()}
 
     def any_below(self, folder: Place) -> bool:
         """Whether anything in *folder*, or that itself, is waited for."""

@@ -757,10 +757,12 @@ class Engine:
         """
         new = self.lookout.watch_nearby(folders)
         for folder in new:
+            suspects = set(self._leading_to(folder))
             for fact in self.record.files_below(folder):
                 if has_changed(self.layout, fact):
-                    for source in self.record.dependents(fact.place):
-                        self._suspects.add(source, self.lookout.next_serial(), Lane.BULK)
+                    suspects.update(self.record.dependents(fact.place))
+            for source in suspects:
+                self._suspects.add(source, self.lookout.next_serial(), Lane.BULK)
         return bool(new)
 
     def _on_link(self, place: Place, why: str) -> None:
@@ -774,8 +776,8 @@ class Engine:
     def _await(self, link: Place) -> None:
         """Remember a link that leads nowhere: what it leads to may come, and no event names it."""
         target = places.of(os.path.realpath(places.path(link, self.layout.root)), self.layout.root)
-        if self.lookout.awaited.add(link, target):
-            self._watch_nearby([places.split(target)[0]])
+        self.lookout.awaited.add(link, target)
+        self._watch_nearby([places.split(target)[0]])
 
     def _leading_to(self, place: Place) -> Iterator[Source]:
         """The sources that are links to what is at or below *place*, and was not there."""
@@ -828,9 +830,12 @@ class Engine:
         )
         for source in suspects:
             stamp = survey.sighting(source).stamp
-            if stamp is None and os.path.islink(self.layout.path(source)):
-                self._await(self.layout.place(source))
-            elif stamp is not None and not self.ready and survey.is_material(source):
+            if stamp is None:
+                if os.path.islink(self.layout.path(source)):
+                    self._await(self.layout.place(source))
+                else:
+                    self.lookout.awaited.discard(self.layout.place(source))
+            elif not self.ready and survey.is_material(source):
                 self._material.add(source, stamp.size)
         now = time.monotonic()
         serial = min(each.serial for each in suspects.values())

@@ -174,7 +174,8 @@ class Lookout:
         """Watch the folders outside the mounts that matter, or what there is of their way.
 
         Args:
-            folders: Of dependencies; None for all that the record and configuration name.
+            folders: Of dependencies; None for all that the record, the configuration and links
+                to nowhere name.
 
         Returns:
             The folders that were not watched before: what is in them may have changed
@@ -187,7 +188,7 @@ class Lookout:
         if folders is None:
             paths = (config.file, *config.plugins, *(m.folder for m in config.mounts))
             wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir)}
-            folders = self._record.folders_of_files()
+            folders = {*self._record.folders_of_files(), *self.awaited.folders()}
         for folder in folders:
             path = places.path(folder, config.project)
             if not self._is_scanned(folder):
