@@ -171,6 +171,7 @@ class Setup:
         lines = [
             *(f"{key}: {value}" for key, value in (("out_dir", self.out_dir), ("workers", 1))),
             "durability: off",
+            "sandbox_read: [..]",  # links lead there, and what it is compared with has no sandbox
             "processors: [sass, concat, copy" + (", shout]" if self.plugin else "]"),
             *(["plugins: [tools/shout.py]"] if self.plugin else []),
             "mounts:",
