@@ -297,3 +297,20 @@ def test_a_daemon_starts_on_a_full_disk_and_finishes_when_there_is_space(disk: D
     with running(site) as daemon:
         assert daemon.sync() == []
         assert site.outputs("disk/public") == expected_of(site)
+
+
+def test_another_output_root_is_taken_when_the_disk_takes_it(disk: Disk) -> None:
+    """The old one is in force until the record has let go of it, and the next one all at once."""
+    site = small_site(disk.folder.parent, "out_dir: one\nstate_dir: disk/state\n")
+    config = (site.root / "assetd.yml").read_text()
+    with running(site) as daemon:
+        disk.use_up_space()
+        site.write("assetd.yml", config.replace("one", "other"))
+        wait_for(lambda: any(map(REFUSES.search, words(daemon))), "the daemon to say why")
+        disk.free()
+        wait_for(lambda: is_well(daemon), "the daemon to go on")
+        assert daemon.sync() == []
+        site.write("assets/img/0.txt", "another image")
+        assert daemon.sync() == []
+        assert site.outputs("other") == expected_of(site)
+        assert site.outputs("one") == {}

@@ -581,9 +581,13 @@ class Engine:
         for source in self._retries.due(now):
             self._suspects.add(source, self.lookout.next_serial(), Lane.BULK)
         lookout = self.lookout
-        if lookout.reload_at is not None and now >= lookout.reload_at and not self._slices:
+        if self._may_reload() and lookout.reload_at is not None and now >= lookout.reload_at:
             lookout.reload_at = None
-            self._reload()
+            try:
+                self._reload()
+            except RecordError:
+                lookout.reload_at = now
+                raise
             lookout.refused = bool(self.problems)
             reloaders, self._reloaders = self._reloaders, []
             for on_done in reloaders:
@@ -1260,6 +1264,10 @@ class Engine:
 
     # -- the rest -------------------------------------------------------------------------
 
+    def _may_reload(self) -> bool:
+        # What is in flight ends with the configuration that it began with.
+        return not self._slices and self._trouble_at is None
+
     def _reload(self) -> None:
         config = self.layout.project.config
         self.check_home()
@@ -1296,19 +1304,20 @@ class Engine:
             self.problems = (Problem(f"out_dir cannot be used: {error}"),)
             self.tell("configuration_refused", level="error", message=str(self.problems[0]))
             return
-        before.end()
+        # First what the disk may refuse: then nothing has ended, and it is tried again.
         if new.out_dir != config.out_dir:
             recovery.move_out(config.out_dir, self.record, self.tell)
+        recovery.note_root(new, self.record)
+        before.end()
         self._current = following
+        self._fingerprint_due = fingerprint
+        self._thorough = True
         self._configured = project.stamps
         self._begin_generation()
         if following.sandbox != before.sandbox:
             self.tell("sandbox", confined=following.sandbox)
         if new.watch != config.watch:
             self.lookout.restart()
-        recovery.note_root(new, self.record)
-        self._fingerprint_due = fingerprint
-        self._thorough = True
         while self._scans:  # they compare with the old configuration
             self._batches[self._scans.popleft().batch].feeding -= 1
         self.links.clear()
@@ -1367,7 +1376,7 @@ class Engine:
                 self.pool.deadline(),
                 self._retries.due_at,
                 self._trouble_at,
-                None if self._slices else self.lookout.reload_at,
+                self.lookout.reload_at if self._may_reload() else None,
                 self._rescan_at if self.lookout.lost else None,
             )
             if t is not None
