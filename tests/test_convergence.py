@@ -1056,6 +1056,33 @@ def test_the_folder_that_a_link_leads_to_goes_and_comes_again(
             assert site.output("link.txt") == text
 
 
+@pytest.mark.parametrize("how", ["moved away", "deleted", "moved away with its parent"])
+def test_a_folder_that_goes_while_nobody_needs_it_is_watched_when_somebody_does(
+    site: Site, how: str
+) -> None:
+    """It was watched once, and the one that has its name now is another one."""
+    with_import, without = "@import '../lib/vendor/p'; a { b: $c }", "a { b: c }"
+    site.write("lib/vendor/_p.scss", "$c: one;")
+    site.write("assets/a.scss", with_import)
+    with site.daemon() as daemon:
+        assert daemon.sync() == []
+        site.write("assets/a.scss", without)
+        assert daemon.sync() == []
+        if how == "deleted":
+            site.remove("lib/vendor")
+        else:
+            gone = "lib" if how.endswith("parent") else "lib/vendor"
+            (site.root / gone).rename(site.root / "away")
+        assert daemon.sync() == []
+        site.write("lib/vendor/_p.scss", "$c: two;")
+        site.write("assets/a.scss", with_import)
+        assert daemon.sync() == []
+        assert "two" in (site.output("a.css") or "")
+        site.write("lib/vendor/_p.scss", "$c: three;")
+        assert daemon.sync() == []
+        assert "three" in (site.output("a.css") or "")
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
 def test_a_source_that_wins_and_fails_leaves_nothing_of_the_loser(site: Site, known: bool) -> None:
     """It has made nothing yet that could be kept; so it is in a clean build."""

@@ -1168,6 +1168,22 @@ def test_deleted_outputs_come_back(site: Site) -> None:
         assert daemon.sync() == []
 
 
+@pytest.mark.parametrize("moved", ["build", "build/deep", "build/deep/site"])
+def test_outputs_that_were_moved_away_with_a_folder_above_come_back(site: Site, moved: str) -> None:
+    """Their own folders hear nothing of it."""
+    site.write("assetd.yml", PLAIN + "out_dir: build/deep/site\n")
+    site.write("assets/css/a.txt", "a")
+    site.write("assets/b.txt", "b")
+    with site.daemon():
+        whole = site.outputs("build/deep/site")
+        assert len(whole) == 2
+        for turn in range(2):
+            (site.root / moved).rename(site.root / f"away{turn}")
+            wait_for(lambda: site.outputs("build/deep/site") == whole, "all of it")
+        site.remove("build/deep/site/css")
+        wait_for(lambda: site.outputs("build/deep/site") == whole, "a folder")
+
+
 def test_an_output_edited_by_hand_is_not_replaced(site: Site) -> None:
     """Nor deleted: it is told of, and built again when whoever edited it takes it away."""
     site.write("assets/a.txt", "one")

@@ -422,6 +422,14 @@ class Lookout:
 
     def _on_folder(self, seen: Seen, place: Place, now: float, serial: int) -> None:
         layout = self._layout
+        if seen.hint is Hint.GONE and self.watcher is not None:
+            # Even if nobody needs it now: whoever needs the next one of that name, some day,
+            # would take the watch of this one for its own.
+            self.watcher.drop_below(seen.path)
+            out_dir = layout.project.config.out_dir
+            if places.is_below(out_dir, seen.path):
+                self.watcher.add(out_dir, Area.OUTPUT)  # we may have made it anew already
+                self._outputs.note("", seen.hint, now, serial)
         source = layout.locate(place)
         if source is not None:
             mount = layout.mounts[source.mount]
@@ -431,14 +439,10 @@ class Lookout:
             config = layout.project.config
             if any(file.startswith(f"{seen.path}/") for file in (config.file, *config.plugins)):
                 # The watch went with the old folder: the reading that follows watches the new.
-                if seen.hint is Hint.GONE and self.watcher is not None:
-                    self.watcher.drop_below(seen.path)
                 self.reload_at = now + config.settle.gap_seconds * 2
             holds_mount = any(places.is_below(m.place, place) for m in layout.mounts.values())
             if not (holds_mount or self._leads_to_any(place)):
                 return
-        if seen.hint is Hint.GONE and self.watcher is not None:
-            self.watcher.drop_below(seen.path)
         self._folders.note(place, seen.hint, now, serial)
 
     def _leads_to_any(self, place: Place) -> bool:

@@ -191,7 +191,10 @@ class Watcher:
             self.add(folder, self._deaf_areas[folder])
 
     def drop_below(self, folder: str) -> None:
-        """Watch *folder* and all that is in it no more: it is gone, or goes by another name."""
+        """Watch *folder* and all that is in it no more: it is gone, or goes by another name.
+
+        But for the cookies: their folder is looked for nowhere else.
+        """
         waiting = [folder]
         while waiting:
             each = waiting.pop()
@@ -199,7 +202,7 @@ class Watcher:
             self.deaf.pop(each, None)
             for area in Area:
                 wd = self._watches.get((each, area))
-                if wd is not None:
+                if wd is not None and area is not Area.COOKIES:
                     self._forget(wd, (each, area))
                     if wd not in self._folders:
                         inotify_rm_watch(self._thread.descriptor, wd)  # type: ignore[arg-type]
