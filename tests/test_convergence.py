@@ -630,12 +630,14 @@ class Convergence(RuleBasedStateMachine):
         with contextlib.suppress(OSError):
             (self.root / place).mkdir(parents=True)
 
-    @rule(place=PLACES, to=PLACES)
-    def link_folder(self, place: str, to: str) -> None:
+    @rule(place=PLACES, to=PLACES, instead=st.booleans())
+    def link_folder(self, place: str, to: str, *, instead: bool) -> None:
         if place in MOUNTS:
             return  # it is resolved when the configuration is read
         with contextlib.suppress(OSError):
             path = self.path(place)
+            if instead:
+                self.site.remove(place)
             path.symlink_to(os.path.relpath(self.root / to, path.parent))
 
     # -- configuration ----------------------------------------------------------------------
@@ -1081,6 +1083,70 @@ def test_a_folder_that_goes_while_nobody_needs_it_is_watched_when_somebody_does(
         site.write("lib/vendor/_p.scss", "$c: three;")
         assert daemon.sync() == []
         assert "three" in (site.output("a.css") or "")
+
+
+LINKED: Final = {
+    "lib": "../lib", "vendor/current": "../vendor/current", "assets/lib": "lib",
+    "chain/of": "../chain/of/links",
+}  # fmt: skip
+"""Links to a folder, and how a style sheet in `assets` says what is in that."""
+
+
+@pytest.mark.parametrize("way", ["replaced", "removed first", "removed for a while", "not there"])
+@pytest.mark.parametrize("link", LINKED)
+def test_a_link_to_a_folder_of_dependencies_comes_to_lead_elsewhere(
+    site: Site, link: str, way: str
+) -> None:
+    """No path that somebody depends on is touched by that; and what it leads to is watched."""
+    place = site.root / link
+    for version in ("one", "two"):
+        site.write(f"{version}/_p.scss", f"$c: {version};")
+        (site.root / version / "links").symlink_to(".")
+    place.parent.mkdir(exist_ok=True)
+    site.write("assets/a.scss", f"@import '{LINKED[link]}/p'; a {{ b: $c }}")
+
+    def made(text: str, errors: int = 0) -> None:
+        assert len(daemon.sync()) == errors
+        assert text in (site.output("a.css") or "")
+        assert site.outputs().keys() <= {"a.css"}
+
+    if way != "not there":
+        place.symlink_to(site.root / "one")
+    with site.daemon() as daemon:
+        if way == "not there":
+            made("", errors=1)
+            place.symlink_to(site.root / "one")
+        made("one")
+        site.write("one/_p.scss", "$c: uno;")
+        made("uno")
+        if way == "replaced":
+            (site.root / "new").symlink_to(site.root / "two")
+            (site.root / "new").rename(place)
+        else:
+            place.unlink()
+            if way == "removed for a while":
+                made("uno", errors=1)
+            place.symlink_to(site.root / "two")
+        made("two")
+        site.write("one/_p.scss", "$c: tres;")
+        site.write("two/_p.scss", "$c: dos;")
+        site.write("two/new.css", "")
+        made("dos")
+
+
+def test_a_link_on_the_way_of_another_one_comes_to_lead_elsewhere(site: Site) -> None:
+    """`lib` leads to `current`, which is what changes."""
+    for version in ("one", "two"):
+        site.write(f"{version}/_p.scss", f"$c: {version};")
+    site.write("assets/a.scss", "@import '../lib/p'; a { b: $c }")
+    (site.root / "lib").symlink_to("versions/current")
+    (site.root / "versions").mkdir()
+    with site.daemon() as daemon:
+        for version in ("one", "two", "one"):
+            (site.root / "versions/current").unlink(missing_ok=True)
+            (site.root / "versions/current").symlink_to(f"../{version}")
+            assert daemon.sync() == []
+            assert version in (site.output("a.css") or "")
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "new"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from assetd import place as places
+from assetd import stamp as stamps
 from assetd.awaited import Awaited
 from assetd.inbox import Hint, Inbox, Pending, Settling
 from assetd.model import Place, Tell
@@ -74,6 +75,9 @@ class Lookout:
         self.refused = False
         """Whether the configuration, as it is now, is not the one in force.  The engine sets it."""
         self.awaited = Awaited(layout.root)
+        self._ways: dict[str, set[Place]] = {}
+        """The links on the way to folders that matter, and where such a way ends, by their paths:
+        if something happens there, these folders are other ones."""
         self.watcher: Watcher | None = None
         numbers = _numbers(layout)
         self._files = Settling(*numbers)
@@ -185,13 +189,23 @@ class Lookout:
             return []
         config = self._layout.project.config
         wanted: set[str] = set()
+        linked: dict[Place, tuple[list[str], str | None]] = {}
         if folders is None:
             paths = (config.file, *config.plugins, *(m.folder for m in config.mounts))
             wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir)}
             folders = {*self._record.folders_of_files(), *self.awaited.folders()}
+            self._ways.clear()
         for folder in folders:
             path = places.path(folder, config.project)
-            if not self._is_scanned(folder):
+            links, end = stamps.way(path)
+            marks = links if end is None else [*links, end]
+            for mark in marks:
+                self._ways.setdefault(mark, set()).add(folder)
+            if links:
+                linked[folder] = links, end
+                holders = {os.path.dirname(mark) for mark in marks}
+                wanted |= {h for h in holders if not self._is_scanned(places.of(h, config.project))}
+            if links or not self._is_scanned(folder):
                 wanted.add(path)
             if self._record.globs and any("/" in g for g, _ in self._record.globs_at(folder)):
                 for where, below, _ in os.walk(path):
@@ -222,6 +236,10 @@ class Lookout:
                     break
                 else:
                     at = os.path.dirname(at)
+        for folder, way in linked.items():
+            if stamps.way(places.path(folder, config.project)) != way:
+                # A link on the way was changed before anybody watched it.
+                self._folders.note(folder, Hint.TOUCHED, time.monotonic(), self.next_serial())
         return new
 
     def _is_scanned(self, folder: Place) -> bool:
@@ -382,6 +400,10 @@ class Lookout:
                 self.watcher.add(seen.path, Area.OUTPUT)
             self._outputs.note("" if path == "." else path, seen.hint, now, serial)
             return
+        for folder in self._ways.get(seen.path, ()):
+            if self.watcher is not None:  # of what it led to before
+                self.watcher.drop_below(places.path(folder, config.project))
+            self._folders.note(folder, seen.hint, now, serial)
         place = places.of(seen.path, config.project)
         if self.refused and seen.area is Area.NEARBY:
             # What it needs (the folder of a mount, a plugin) may have come.

@@ -85,7 +85,7 @@ def _mount(
         on_link(places.join(mount.place, path), why)
 
     seen = set()
-    if not (start and skip(start, True)):
+    if not (start and (skip(start, True) or stamps.crosses_link(mount.folder, start))):
         for listing in walk(mount.folder, start, skip, on_folder, link):
             seen.add(listing.folder)
             recorded = record.names_in(mount.name, listing.folder)

@@ -25,6 +25,9 @@ _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO among the sources would wait for a writer, for ever.
 
+_LINKS: Final = 40
+"""As many as the kernel follows."""
+
 _FolderStamp: TypeAlias = tuple[int, ...]
 """Device, inode, mtime and ctime."""
 _NO_FOLDER: Final[_FolderStamp] = ()
@@ -156,12 +159,50 @@ def targets(path: str) -> Iterator[str]:
 
     An edit of what a link leads to happens there, where no watch of the link hears it.
     """
-    for _ in range(40):  # as many as the kernel follows
+    for _ in range(_LINKS):
         try:
             path = os.path.join(os.path.dirname(path), os.readlink(path))
         except OSError:
             return
         yield path
+
+
+def way(path: str) -> tuple[list[str], str | None]:
+    """The links that are passed on the way to *path*, and where that ends, if it ends before.
+
+    Each is named by the real folder that it is in: what happens to it happens there.
+    """
+    links: list[str] = []
+    rest = path.split("/")[::-1]
+    at = ""
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            at = os.path.dirname(at)
+        if name in {"", ".", ".."}:
+            continue
+        there = f"{at}/{name}"
+        try:
+            target = os.readlink(there)
+        except FileNotFoundError:
+            return links, there
+        except OSError:  # it is no link
+            at = there
+            continue
+        if len(links) == _LINKS:
+            break
+        links.append(there)
+        at = "" if target.startswith("/") else at
+        rest.extend(target.split("/")[::-1])
+    return links, None
+
+
+def crosses_link(folder: str, path: str) -> bool:
+    """Whether *path*, which is relative to *folder*, leads through a link."""
+    names = path.split("/") if path else []
+    return any(
+        os.path.islink(os.path.join(folder, *names[: number + 1])) for number in range(len(names))
+    )
 
 
 @dataclass(slots=True)

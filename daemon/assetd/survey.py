@@ -182,6 +182,7 @@ class Survey:
         self._outputs: dict[str, Output | None] = {}
         self._at_odds: dict[str, list[tuple[str, Source]]] = {}
         self._trees: dict[Source, Tree | None] = {}
+        self._behind_link: dict[tuple[str, str], bool] = {}
         self.learned: dict[Place, FileFact] = {}
         """Facts of dependencies whose stamps moved: for the record, once it is up to date."""
 
@@ -226,7 +227,7 @@ class Survey:
 
     def _look(self, source: Source) -> Sighting:
         stamp = self._sighted(source) if self._sighted is not None else None
-        if stamp is None:
+        if stamp is None and not self._is_behind_link(source):
             stamp = stamps.read(self._layout.path(source))
         if stamp is None:
             return Sighting(None)
@@ -240,6 +241,18 @@ class Survey:
             return Sighting(stamp, None, racy)
         fact = stamps.look(path, "")
         return Sighting(stamp, fact.digest, fact.stamp is None)
+
+    def _is_behind_link(self, source: Source) -> bool:
+        """Whether a link to a folder leads to it: no scan follows that, but events may come."""
+        folder = places.split(source.path)[0]
+        mount = self._layout.mounts.get(source.mount)
+        if not folder or mount is None:
+            return False
+        known = self._behind_link.get((source.mount, folder))
+        if known is None:
+            known = stamps.crosses_link(mount.folder, folder)
+            self._behind_link[source.mount, folder] = known
+        return known
 
     def tree(self, source: Source) -> Tree | None:
         """See `plan.View`."""
