@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -1090,9 +1091,11 @@ LINKED: Final = {
     "chain/of": "../chain/of/links",
 }  # fmt: skip
 """Links to a folder, and how a style sheet in `assets` says what is in that."""
+WAYS: Final = ("replaced", "removed first", "removed for a while")
+"""In which people make a link lead elsewhere."""
 
 
-@pytest.mark.parametrize("way", ["replaced", "removed first", "removed for a while", "not there"])
+@pytest.mark.parametrize("way", [*WAYS, "not there"])
 @pytest.mark.parametrize("link", LINKED)
 def test_a_link_to_a_folder_of_dependencies_comes_to_lead_elsewhere(
     site: Site, link: str, way: str
@@ -1147,6 +1150,48 @@ def test_a_link_on_the_way_of_another_one_comes_to_lead_elsewhere(site: Site) ->
             (site.root / "versions/current").symlink_to(f"../{version}")
             assert daemon.sync() == []
             assert version in (site.output("a.css") or "")
+
+
+@pytest.mark.parametrize("backend", ["inotify", "polling"])
+@pytest.mark.parametrize(
+    ("link", "way"),
+    # Where there is no output root any more, one is made.
+    [("public", "replaced"), *product(("theme", "themes/current", "tools"), WAYS)],
+)
+def test_a_link_that_the_configuration_names_comes_to_lead_elsewhere(
+    site: Site, link: str, way: str, backend: str
+) -> None:
+    """To a mount, the output root or the folder of a plugin: it is another one from then on."""
+    place = site.root / link
+    place.parent.mkdir(exist_ok=True)
+    for folder, plugin in (("one", PLUGINS[1]), ("two", GOOD_PLUGIN)):
+        site.write(f"{folder}/shout.py", PLUGIN.format(**plugin))
+        site.write(f"{folder}/a.up", folder)
+    place.symlink_to(site.root / "one")
+    mount = link if link.startswith("theme") else "assets"
+    tools = "tools" if link == "tools" else "two"
+    site.write("assets/a.up", "text")
+    out_dir = "public/out" if link == "public" else "out"
+    site.write(
+        "assetd.yml",
+        f"mounts: [{mount}]\nout_dir: {out_dir}\nworkers: 1\nplugins: [{tools}/shout.py]\n"
+        f"processors: [shout]\nwatch: {{backend: {backend}, interval: 50ms}}\n",
+    )
+    text = {"tools": ("loud", "TEXT"), "public": ("TEXT", "TEXT")}.get(link, ("ONE", "TWO"))
+    with site.daemon() as daemon:
+        assert daemon.sync() == []
+        assert site.outputs(out_dir) == {"a.txt": text[0].encode()}
+        if way == "replaced":
+            (site.root / "new").symlink_to(site.root / "two")
+            (site.root / "new").rename(place)
+        else:
+            place.unlink()
+            if way == "removed for a while":
+                daemon.sync()
+            place.symlink_to(site.root / "two")
+        assert daemon.sync() == []
+        assert site.outputs(out_dir) == {"a.txt": text[1].encode()}
+        assert site.outputs("one/out") == {}
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "new"])

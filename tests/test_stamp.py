@@ -262,3 +262,47 @@ def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     for name in ("link", "gone"):
         with pytest.raises(OSError, match=name):
             stamps.read_whole(f"{folder}/{name}", 5)
+
+
+def test_the_way_to_a_path_names_the_links_that_are_passed(tmp_path: Path) -> None:
+    """By the real folders that they are in, in order; and where it ends, if it ends before."""
+    root = os.path.realpath(tmp_path)
+    os.makedirs(f"{root}/a/b")
+    os.symlink("../a", f"{root}/a/up")
+    os.symlink(f"{root}/a/up/b", f"{root}/absolute")
+    os.symlink("absolute/../absolute", f"{root}/dots")
+    os.symlink("nowhere/x", f"{root}/dangling")
+    os.symlink("loop", f"{root}/loop")
+    up, absolute = f"{root}/a/up", f"{root}/absolute"
+    assert stamps.way(f"{root}/a/b") == ([], None)
+    assert stamps.way(f"{root}/a/b/c/d") == ([], f"{root}/a/b/c")
+    assert stamps.way(f"{root}/absolute/c") == ([absolute, up], f"{root}/a/b/c")
+    assert stamps.way(f"{root}/dots") == (
+        [f"{root}/dots", absolute, up],
+        f"{root}/a/absolute",  # `..` is of the folder that the link led to
+    )
+    assert stamps.way(f"{root}/dangling") == ([f"{root}/dangling"], f"{root}/nowhere")
+    links, end = stamps.way(f"{root}/loop/x")
+    assert (set(links), end) == ({f"{root}/loop"}, None)
+
+
+def test_whether_a_path_crosses_a_link(tmp_path: Path) -> None:
+    """At its end or on the way; what is above the folder does not count."""
+    root = os.fspath(tmp_path)
+    os.makedirs(f"{root}/a/b")
+    os.symlink("a", f"{root}/link")
+    assert [stamps.crosses_link(root, path) for path in ("", "a", "a/b", "no/x")] == [False] * 4
+    assert [stamps.crosses_link(root, path) for path in ("link", "link/b")] == [True] * 2
+    assert not stamps.crosses_link(f"{root}/link", "b")
+
+
+def test_the_stamp_of_a_link_is_its_own(tmp_path: Path) -> None:
+    """Not that of what it leads to; a file has none of this kind."""
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("text")
+    link.symlink_to("file")
+    seen = stamps.read_link(os.fspath(link))
+    file.write_text("longer")
+    assert stamps.read_link(os.fspath(link)) == seen == stamps.of_stat(link.lstat())
+    assert stamps.read_link(os.fspath(file)) is None
+    assert stamps.read_link(os.fspath(tmp_path / "nothing")) is None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_origin
 
 from assetd import patterns
 from assetd import place as places
+from assetd import stamp as stamps
 from assetd.document import (
     SIZE_LIMIT,
     Items,
@@ -129,6 +130,8 @@ class Config:
     sandbox_read: tuple[str, ...] = ()
     """What workers may read besides the project and the system."""
     sandbox_write: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """What the paths above were found through: if one leads elsewhere, they are others."""
     sections: Mapping[str, Section] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     """Of the keys at the top."""
@@ -544,8 +547,12 @@ def resolve(draft: Draft, file: str) -> tuple[Config, tuple[Problem, ...]]:
     # The folder's real path, not the file's: a linked `assetd.yml` counts where the link is.
     project = os.path.realpath(os.path.dirname(os.path.abspath(file)))
 
+    links: list[str] = []
+
     def real(text: str) -> str:
-        return os.path.realpath(os.path.join(project, text))
+        path = os.path.join(project, text)
+        links.extend(stamps.way(path)[0])
+        return os.path.realpath(path)
 
     values = dict(draft.values)
     roots: dict[str, tuple[str, int | None]] = {}
@@ -587,6 +594,7 @@ def resolve(draft: Draft, file: str) -> tuple[Config, tuple[Problem, ...]]:
                 page.wrong(line, f"{key}: {shown(text)} and {wrong} lie one in the other")
             opened.append(folder)
         values[key] = tuple(opened)
+    values["links"] = tuple(dict.fromkeys(links))
     name = os.path.join(project, os.path.basename(file))
     config = Config(name, project, **values, sections=draft.sections, lines=draft.lines)
     return config, tuple(page.problems)

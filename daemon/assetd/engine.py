@@ -722,12 +722,9 @@ class Engine:
 
     def _check_configuration(self) -> None:
         """Have the configuration read again if it changed and no event said so."""
-        if self.lookout.reload_at is None and self._configured != self._configuration_stamps():
+        now = registry.stamps_of(self.layout.project.config)
+        if self.lookout.reload_at is None and self._configured != now:
             self.reload()
-
-    def _configuration_stamps(self) -> dict[str, Stamp | None]:
-        config = self.layout.project.config
-        return {path: stamps.read(path) for path in (config.file, *config.plugins)}
 
     def _advance_scans(self) -> None:
         if self._trouble_at is not None:
@@ -1271,7 +1268,7 @@ class Engine:
     def _reload(self) -> None:
         config = self.layout.project.config
         self.check_home()
-        self._configured = self._configuration_stamps()
+        self._configured = registry.stamps_of(config)
         try:
             project = registry.load(config.file)
         except ConfigError as error:

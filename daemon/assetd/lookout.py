@@ -192,7 +192,7 @@ class Lookout:
         linked: dict[Place, tuple[list[str], str | None]] = {}
         if folders is None:
             paths = (config.file, *config.plugins, *(m.folder for m in config.mounts))
-            wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir)}
+            wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir, *config.links)}
             folders = {*self._record.folders_of_files(), *self.awaited.folders()}
             self._ways.clear()
         for folder in folders:
@@ -391,6 +391,8 @@ class Lookout:
                 if self.reload_at is not None:
                     self.reload_at = now
             return
+        if seen.path in config.links:
+            self.reload_at = now + config.settle.gap_seconds * 2
         serial = self.next_serial()
         if seen.area is Area.OUTPUT:
             path = os.path.relpath(seen.path, config.out_dir)

@@ -144,6 +144,12 @@ class Project:
         }
 
 
+def stamps_of(config: Config) -> dict[str, Stamp | None]:
+    """Those of the files and links that decide what *config* is, as they are now."""
+    files = {path: stamps.read(path) for path in (config.file, *config.plugins)}
+    return files | {link: stamps.read_link(link) for link in config.links}
+
+
 def load(file: str) -> Project:
     """The project of the configuration *file*.
 
@@ -152,7 +158,7 @@ def load(file: str) -> Project:
     """
     before = stamps.read(file)
     config, problems = configs.read(file)
-    read = {config.file: before} | {plugin: stamps.read(plugin) for plugin in config.plugins}
+    read = stamps_of(config) | {config.file: before}
     loading = _Loading(config, list(problems))
     processors = loading.opened()
     names = {opened.processor.name for opened in processors}

@@ -56,6 +56,15 @@ def read(path: str) -> Stamp | None:
     return of_stat(found) if stat.S_ISREG(found.st_mode) else None
 
 
+def read_link(path: str) -> Stamp | None:
+    """The stamp of the link at *path* itself; None if there is none."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return of_stat(found) if stat.S_ISLNK(found.st_mode) else None
+
+
 def identity(path: str) -> tuple[int, int] | None:
     """Which file or folder it is, whatever it is called; None if there is none."""
     try:
