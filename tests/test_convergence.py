@@ -337,7 +337,6 @@ IN_MOUNTS: Final = st.builds(
 OUTSIDE: Final = st.sampled_from(
     ["vendor/_p.scss", "vendor/deep/_q.scss", "shared/x.txt", "shared/_p.scss", "shared/deep/x"]
 )
-FILES: Final = st.one_of(IN_MOUNTS, IN_MOUNTS, IN_MOUNTS, OUTSIDE)
 PLACES: Final = st.one_of(
     st.builds(os.path.join, st.sampled_from(MOUNTS), st.sampled_from(("a", "b", "a/c", "x"))),
     st.sampled_from([*MOUNTS, "vendor", "vendor/deep", "shared", "away", "assets/a/c/deep"]),
@@ -357,6 +356,11 @@ START: Final = {
     "theme/x.txt": 1, "theme/y.css": 1, "theme/z.scss": 2, "theme/_p.scss": 0, "theme/b/x": 0,
 }  # fmt: skip
 """Files that depend on each other and hide each other: what a sequence may begin with."""
+FILES: Final = st.one_of(
+    # Of those that are there at the beginning, so that things happen to one file again and again.
+    *(st.sampled_from([each for each in START if each.startswith(mount)]) for mount in MOUNTS[:2]),
+    *(IN_MOUNTS, IN_MOUNTS, OUTSIDE),
+)
 
 
 def text(path: str, number: int) -> str:
@@ -498,10 +502,20 @@ class Convergence(RuleBasedStateMachine):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def part(self, place: str) -> None:
+        """See that what happens in *place* has no other name that is watched in its stead."""
+        path = self.root / place
+        if path.is_file() and path.stat().st_nlink > 1 and path.parent != self.root / "assets":
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+
     @rule(place=FILES, number=NUMBERS)
     def write(self, place: str, number: int) -> None:
         with contextlib.suppress(OSError):
-            self.path(place).write_text(text(place, number))
+            path = self.path(place)
+            self.part(place)
+            path.write_text(text(place, number))
 
     @rule(places=st.lists(FILES, min_size=4, max_size=8), number=NUMBERS)
     def write_many(self, places: list[str], number: int) -> None:
@@ -511,6 +525,7 @@ class Convergence(RuleBasedStateMachine):
     @rule(place=FILES)
     def truncate(self, place: str) -> None:
         with contextlib.suppress(OSError):
+            self.part(place)
             os.truncate(self.root / place, 0)
 
     @rule(place=FILES, number=NUMBERS)
@@ -519,6 +534,7 @@ class Convergence(RuleBasedStateMachine):
         file = self.open.get(place)
         with contextlib.suppress(OSError):
             if file is None:
+                self.part(place)
                 file = self.open[place] = self.path(place).open("ab", 0)
             file.write(f"/* {number} */".encode())
             if number % 2:
@@ -566,6 +582,7 @@ class Convergence(RuleBasedStateMachine):
         """Another content of equal size, with the time that it had."""
         path = self.root / place
         with contextlib.suppress(OSError):
+            self.part(place)
             before = path.stat()
             content = text(place, number).encode()[: before.st_size]
             with path.open("r+b") as file:
@@ -593,12 +610,13 @@ class Convergence(RuleBasedStateMachine):
             target = path if loop and place[-1] == "t" else self.root / to
             path.symlink_to(os.path.relpath(target, path.parent))
 
-    @rule(place=FILES, to=FILES)
-    def hard_link(self, place: str, to: str) -> None:
+    @rule(name=st.sampled_from(NAMES), to=st.sampled_from(NAMES))
+    def hard_link(self, name: str, to: str) -> None:
+        # Where all names are watched: nobody hears of a write to another one.
         with contextlib.suppress(OSError):
-            path = self.path(place)
+            path = self.path(f"assets/{name}")
             path.unlink(missing_ok=True)
-            path.hardlink_to(self.root / to)
+            path.hardlink_to(self.root / "assets" / to)
 
     # -- folders ----------------------------------------------------------------------------
 
@@ -1084,6 +1102,26 @@ def test_a_folder_that_goes_while_nobody_needs_it_is_watched_when_somebody_does(
         site.write("lib/vendor/_p.scss", "$c: three;")
         assert daemon.sync() == []
         assert "three" in (site.output("a.css") or "")
+
+
+@pytest.mark.parametrize("other", ["assets/y.txt", "assets/deep/ignored.tmp", "lib/_q.scss"])
+@pytest.mark.parametrize("what", ["source", "dependency"])
+def test_a_file_that_is_written_to_by_another_name_of_it_is_built(
+    site: Site, what: str, other: str
+) -> None:
+    """The kernel names only the one in use, and that one may be nobody's."""
+    site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nignore: ['*.tmp']\n")
+    site.write("lib/_p.scss", "$c: one;")
+    site.write("assets/a.scss", "@import '../lib/p'; a { b: $c }")
+    site.write("assets/x.txt", "$c: one;")
+    (site.root / other).parent.mkdir(exist_ok=True)
+    path = site.root / ("assets/x.txt" if what == "source" else "lib/_p.scss")
+    (site.root / other).hardlink_to(path)
+    with site.daemon() as daemon:
+        for text in ("two", "three"):
+            (site.root / other).write_text(f"$c: {text};")
+            assert daemon.sync() == []
+            assert text in (site.output("x.txt" if what == "source" else "a.css") or "")
 
 
 LINKED: Final = {

@@ -40,8 +40,9 @@ from assetd.errors import (
     RecordError,
 )
 from assetd.generation import Generation
+from assetd.inbox import Pending
 from assetd.lanes import Lane, Ticket
-from assetd.lookout import Cookie, Lookout
+from assetd.lookout import Cookie, Lookout, Ripe
 from assetd.material import Material
 from assetd.model import (
     Batch,
@@ -607,7 +608,7 @@ class Engine:
 
     def _ripen(self, now: float) -> None:
         files, folders, outputs = self.lookout.ripe(now)
-        for place, each in files:
+        for place, each in (*files, *self._other_names(files)):
             self._slices.hear(place, each.serial, each.first)
             for source in self._affected(place):
                 self._suspects.add(source, each.serial, Lane.URGENT, noted=each.first)
@@ -625,6 +626,22 @@ class Engine:
                 # What was in the way may have been a file where a folder has to be.
                 if places.is_below(claim, path):
                     self._suspects.add(source, each.serial, Lane.URGENT)
+
+    def _other_names(self, files: Ripe) -> Iterator[tuple[Place, Pending]]:
+        """The places that may be hard links of *files*: the kernel names only the one in use."""
+        root = self.layout.root
+        inodes = {
+            inode: each
+            for place, each in files
+            if (inode := stamps.shared_inode(places.path(place, root))) is not None
+        }
+        if not inodes:
+            return
+        sources = map(self.layout.place, self.record.sources_on(inodes))
+        for place in {*sources, *self.record.files_on(inodes)}.difference(p for p, _ in files):
+            inode = stamps.shared_inode(places.path(place, root))
+            if inode in inodes:
+                yield place, inodes[inode]
 
     def _affected(self, place: Place) -> set[Source]:
         """The sources that a change of the file at *place* may concern."""

@@ -419,11 +419,13 @@ class Lookout:
         source = layout.locate(place)
         if source is not None:
             ignored = layout.ignored(layout.mounts[source.mount], source.path, is_folder=False)
-            if ignored and not self._is_asked_for(place):
+            if ignored and not (self._is_asked_for(place) or stamps.shared_inode(seen.path)):
                 # Not even a sign of activity: an editor's temporary file would delay the
                 # save that it is for.
                 return
-        elif seen.area is Area.NEARBY and not self._matters(place):
+        elif seen.area is Area.NEARBY and not (
+            self._matters(place) or stamps.shared_inode(seen.path)
+        ):
             return
         self._files.note(place, seen.hint, now, serial)
 

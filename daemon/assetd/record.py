@@ -20,7 +20,7 @@ import time
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from assetd import place as places
 from assetd import stamp as stamps
@@ -121,6 +121,8 @@ _SEALED: Final = (
     *("folders", "intents", "batches", "history", "timings"),
 )
 """The tables whose rows end with a seal."""
+
+T = TypeVar("T")
 
 _FAULTS: Final = (sqlite3.DatabaseError, UnicodeError)
 """What SQLite raises; the second for text, its own messages among it, that is damaged."""
@@ -653,6 +655,30 @@ class Record(Reader):
             for r in self._rows("SELECT DISTINCT source FROM outputs WHERE digest IS NULL")
         ]
 
+    def sources_on(self, inodes: Collection[int]) -> list[Source]:
+        """The sources whose files have, or may have, one of *inodes*: those are hard links."""
+        return [
+            Source(mount, join(folder, name))
+            for piece in _pieces(list(inodes))
+            for mount, folder, name in self._rows(
+                "SELECT mount, folder, name FROM sources "
+                f"WHERE inode IN ({_marks(piece)}) OR inode IS NULL",
+                *piece,
+            )
+        ]
+
+    def files_on(self, inodes: Collection[int]) -> list[Place]:
+        """The dependencies that have, or may have, one of *inodes*."""
+        return [
+            os.fsdecode(place)
+            for piece in _pieces(list(inodes))
+            for (place,) in self._rows(
+                "SELECT place FROM files WHERE digest IS NOT NULL "
+                f"AND (inode IN ({_marks(piece)}) OR inode IS NULL)",
+                *piece,
+            )
+        ]
+
     def made_folder(self, path: str) -> bool:
         """Whether we made that folder of the output root."""
         return bool(self._rows("SELECT 1 FROM folders WHERE path = ?", encoded(path)))
@@ -1145,12 +1171,12 @@ def _below(folder: str) -> tuple[bytes, bytes]:
     return raw + b"/", raw + b"0"
 
 
-def _pieces(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def _pieces(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """*values*, so many at once as may stand in one statement."""
     return (values[start : start + _MANY] for start in range(0, len(values), _MANY))
 
 
-def _marks(values: Sequence[bytes]) -> str:
+def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 

@@ -65,6 +65,15 @@ def read_link(path: str) -> Stamp | None:
     return of_stat(found) if stat.S_ISLNK(found.st_mode) else None
 
 
+def shared_inode(path: str) -> int | None:
+    """The inode of the file at *path* if it has other names, too: hard links."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_ino if found.st_nlink > 1 and stat.S_ISREG(found.st_mode) else None
+
+
 def identity(path: str) -> tuple[int, int] | None:
     """Which file or folder it is, whatever it is called; None if there is none."""
     try:
