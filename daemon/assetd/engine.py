@@ -751,7 +751,7 @@ class Engine:
             each = self._scans[0]
             if not each.begun:
                 each.begun = True
-                self._watch_nearby()
+                self._watch_nearby(None, each.serial)
                 for source in self._slices.locked:
                     # The record may not have heard of it yet, and the scan not find it any more.
                     if places.is_below(self.layout.place(source), each.place):
@@ -767,8 +767,13 @@ class Engine:
             if time.monotonic() > end:
                 return
 
-    def _watch_nearby(self, folders: Iterable[Place] | None = None) -> bool:
+    def _watch_nearby(self, folders: Iterable[Place] | None = None, serial: int = 0) -> bool:
         """Watch what matters outside the mounts; look at it too where nobody watched before.
+
+        Args:
+            folders: Those that matter; None for all of them.
+            serial: Of the note because of which they do: who waits for that must wait for what
+                was changed there before anybody watched.
 
         Returns:
             Whether there is such a place.
@@ -780,22 +785,22 @@ class Engine:
                 if has_changed(self.layout, fact):
                     suspects.update(self.record.dependents(fact.place))
             for source in suspects:
-                self._suspects.add(source, self.lookout.next_serial(), Lane.BULK)
+                self._suspects.add(source, serial, Lane.BULK)
         return bool(new)
 
     def _on_link(self, place: Place, why: str) -> None:
         if why == NOWHERE:
-            self._await(place)
+            self._await(place, self._scans[0].serial)
             return
         if self.links.get(place) != why:
             self.links[place] = why
             self.tell("not_followed", level="warning", path=place, cause=why)
 
-    def _await(self, link: Place) -> None:
+    def _await(self, link: Place, serial: int) -> None:
         """Remember a link that leads nowhere: what it leads to may come, and no event names it."""
         target = places.of(os.path.realpath(places.path(link, self.layout.root)), self.layout.root)
         self.lookout.awaited.add(link, target)
-        self._watch_nearby([places.split(target)[0]])
+        self._watch_nearby([places.split(target)[0]], serial)
 
     def _leading_to(self, place: Place) -> Iterator[Source]:
         """The sources that are links to what is at or below *place*, and was not there."""
@@ -846,17 +851,17 @@ class Engine:
             survey,
             place=self.layout.place,
         )
+        serial = min(each.serial for each in suspects.values())
         for source in suspects:
             stamp = survey.sighting(source).stamp
             if stamp is None:
                 if os.path.islink(self.layout.path(source)):
-                    self._await(self.layout.place(source))
+                    self._await(self.layout.place(source), serial)
                 else:
                     self.lookout.awaited.discard(self.layout.place(source))
             elif not self.ready and survey.is_material(source):
                 self._material.add(source, stamp.size)
         now = time.monotonic()
-        serial = min(each.serial for each in suspects.values())
         # How long somebody else made it wait says nothing of how quick we are.
         noted = max(self._went_on, min(each.noted for each in suspects.values()))
         for source in decided.deferred:
@@ -1194,7 +1199,7 @@ class Engine:
                 for source in self.record.claimants(path):
                     self._suspects.add(source, piece.serial, Lane.URGENT)
         if outside:
-            self._watch_nearby(outside)
+            self._watch_nearby(outside, piece.serial)
 
     def _note_entry(self, entry: Entry, piece: Slice, *, healed: bool) -> None:
         place = self.layout.place(entry.source)
