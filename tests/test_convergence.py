@@ -1124,6 +1124,47 @@ def test_a_file_that_is_written_to_by_another_name_of_it_is_built(
             assert text in (site.output("x.txt" if what == "source" else "a.css") or "")
 
 
+@pytest.mark.parametrize("pattern", ["lib/*.txt", "l*/*.txt", "deep/lib/*.txt"])
+def test_a_link_to_a_folder_that_a_pattern_goes_through_comes_and_goes(
+    site: Site, pattern: str
+) -> None:
+    """And what comes into what it leads to is found, although nothing was found there before."""
+    site.write("assetd.yml", "mounts: [assets]\nworkers: 1\nplugins: [all.py]\n")
+    site.write(
+        "all.py",
+        f"""
+from assetd.processor import Names, Processor, suffix
+def process(step):
+    found = step.depends_glob(step.mount, "{pattern}")
+    step.write(step.path[:-4], " ".join(path.name for path in found))
+every = Processor(name="every", version="1", matches=suffix(".all"), process=process,
+                  outputs=lambda path, options: Names((path[:-4],)))
+""",
+    )
+    site.write("assets/names.all")
+    for name in ("one", "two"):
+        (site.root / name).mkdir()
+    (site.root / "assets/deep").mkdir()
+    link = site.root / "assets" / ("deep/lib" if pattern.startswith("deep") else "lib")
+    with site.daemon() as daemon:
+        assert daemon.sync() == []
+        assert site.output("names") == ""
+        site.write("one/a.txt")
+        link.symlink_to(site.root / "one")
+        daemon.sync()
+        assert site.output("names") == "a.txt"
+        link.unlink()
+        daemon.sync()
+        assert site.output("names") == ""
+        link.symlink_to(site.root / "two")
+        daemon.sync()
+        assert site.output("names") == ""
+        if pattern != "l*/*.txt":  # what might be found behind any link is not watched
+            site.write("two/b.txt")
+            daemon.sync()
+            assert site.output("names") == "b.txt"
+
+
 LINKED: Final = {
     "lib": "../lib", "vendor/current": "../vendor/current", "assets/lib": "lib",
     "chain/of": "../chain/of/links",

@@ -36,7 +36,7 @@ LAYERS: Final = (
         "material",
         "strays",
     ),
-    ("confinement", "forkserver", "rows"),
+    ("confinement", "forkserver", "globs", "rows"),
     (
         "config",
         "tree",

@@ -627,6 +627,12 @@ class Engine:
                 if places.is_below(claim, path):
                     self._suspects.add(source, each.serial, Lane.URGENT)
 
+    def _globbing(self, place: Place) -> Iterator[Source]:
+        """Who may find something behind *place*, if a link to a folder came there or went."""
+        if self.record.globs and not os.path.isfile(places.path(place, self.layout.root)):
+            for folder in places.above(place):
+                yield from (s for pattern, s in self.record.globs_at(folder) if "/" in pattern)
+
     def _other_names(self, files: Ripe) -> Iterator[tuple[Place, Pending]]:
         """The places that may be hard links of *files*: the kernel names only the one in use."""
         root = self.layout.root
@@ -652,6 +658,7 @@ class Engine:
         if self.record.file(place) is not None:
             found.update(self.record.dependents(place))
         found.update(self.record.globbers(place))
+        found.update(self._globbing(place))
         return found
 
     def _look_at_output(self, path: str, serial: int) -> None:

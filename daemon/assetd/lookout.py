@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from assetd import globs
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.awaited import Awaited
@@ -195,6 +196,12 @@ class Lookout:
             wanted |= {os.path.dirname(path) for path in (*paths, config.out_dir, *config.links)}
             folders = {*self._record.folders_of_files(), *self.awaited.folders()}
             self._ways.clear()
+        folders = set(folders)
+        patterns: dict[Place, list[str]] = {}
+        for folder in list(folders) if self._record.globs else ():
+            patterns[folder] = [pattern for pattern, _ in self._record.globs_at(folder)]
+            starts = {globs.start(pattern) for pattern in patterns[folder]} - {""}
+            folders |= {places.join(folder, each) for each in starts}
         for folder in folders:
             path = places.path(folder, config.project)
             links, end = stamps.way(path)
@@ -207,7 +214,7 @@ class Lookout:
                 wanted |= {h for h in holders if not self._is_scanned(places.of(h, config.project))}
             if links or not self._is_scanned(folder):
                 wanted.add(path)
-            if self._record.globs and any("/" in g for g, _ in self._record.globs_at(folder)):
+            if any("/" in pattern for pattern in patterns.get(folder, ())):
                 for where, below, _ in os.walk(path):
                     # What we write ourselves must not be news, and git writes all the time.
                     ours = {config.out_dir, config.state_dir}

@@ -190,8 +190,9 @@ class Step(Protocol):
         """
 
     def depends_glob(self, folder: str | os.PathLike[str], pattern: str) -> Sequence[Path]:
-        """The files that *pattern* finds below *folder*, sorted; `**` crosses folders.
+        """The files that *pattern* finds below *folder*, sorted.
 
+        `**` crosses folders, but no links to folders: they may lead in circles.
         The node runs again when a name comes or goes, not when a content changes: call
         `depends` for the files that are read.
         """

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from assetd import listing
+from assetd import globs, listing
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import BuildError
@@ -43,7 +43,7 @@ from assetd.model import (
     Stamp,
 )
 from assetd.processor import Options, Processor, Published
-from assetd.step import Desk, glob_digest
+from assetd.step import Desk
 from assetd.store import Result, Store, base_key
 from assetd.tree import Node, Tree, TreeError, grow
 
@@ -779,7 +779,7 @@ class _Attempt:
                 return None
             return listing.digest(self._listing(place, pattern, kind is Kind.DATED_OUTPUTS))
         if kind is Kind.GLOB:
-            return glob_digest(places.path(place, self.runner.project), pattern)
+            return globs.digest(places.path(place, self.runner.project), pattern)
         fact = self.facts[place] = self.runner.looker.seen(place).fact
         return fact.digest
 

@@ -3,7 +3,6 @@
 Knows one node and its staging; nothing of trees, keys and records.
 """
 
-import glob
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from assetd import globs
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.errors import BuildError
@@ -153,8 +153,8 @@ class Desk:
         """See `processor.Step`."""
         place = places.of(folder, str(self.project))
         base = places.path(place, str(self.project))
-        names = glob_names(base, pattern)
-        self._note((Kind.GLOB, place, pattern), _names_digest(names))
+        names = globs.names(base, pattern)
+        self._note((Kind.GLOB, place, pattern), globs.digest_of(names))
         return tuple(Path(base, name) for name in names)
 
     def published(self, mount: str, pattern: str, *, dates: bool = False) -> Sequence[Published]:
@@ -225,21 +225,6 @@ class Desk:
         if lines is None:  # a compiler may have much to say of one file
             lines = self._lines[path] = _lines(path)
         return lines[line - 1].rstrip("\r\n")[:EXCERPT_LIMIT] if 1 <= line <= len(lines) else None
-
-
-def glob_names(folder: str, pattern: str) -> list[str]:
-    """The names of the files that *pattern* finds below *folder*, relative to it, sorted."""
-    found = glob.glob(pattern, root_dir=folder, recursive=True, include_hidden=False)
-    return sorted({n for n in found if os.path.isfile(os.path.join(folder, n))})
-
-
-def glob_digest(folder: str, pattern: str) -> Digest:
-    """The digest that a dependency on a glob has now."""
-    return _names_digest(glob_names(folder, pattern))
-
-
-def _names_digest(names: Sequence[str]) -> Digest:
-    return stamps.digest_bytes(os.fsencode("\0".join(names)))
 
 
 def _lines(path: str) -> Sequence[str]:

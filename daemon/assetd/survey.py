@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from assetd import listing
+from assetd import globs, listing
 from assetd import place as places
 from assetd import stamp as stamps
 from assetd.claims import Claims
@@ -20,7 +20,6 @@ from assetd.patterns import BUILT_IN_IGNORES, Patterns
 from assetd.plan import Sighting, Version
 from assetd.record import Record
 from assetd.registry import Opened, Project
-from assetd.step import glob_digest
 from assetd.tree import Tree, TreeError, grow
 
 HASH_LIMIT: Final = 1 << 20
@@ -274,7 +273,7 @@ class Survey:
         if kind is Kind.GLOB:
             if (place, pattern) not in self._globs:
                 folder = places.path(place, self._layout.root)
-                self._globs[place, pattern] = glob_digest(folder, pattern)
+                self._globs[place, pattern] = globs.digest(folder, pattern)
             return self._globs[place, pattern]
         if kind in {Kind.OUTPUTS, Kind.DATED_OUTPUTS}:
             return self._listing(place, pattern, dates=kind is Kind.DATED_OUTPUTS)
