@@ -22,8 +22,9 @@ from tests.disks import Disk
 from assetd import client
 from assetd.testing import Daemon, Site, wait_for
 
-POINTS = int(os.environ.get("ASSETD_TEST_ERRORS", "24"))
+POINTS = int(os.environ.get("ASSETD_TEST_ERRORS", "36"))
 PARTS = 3
+ERRORS = ("ENOSPC", "EDQUOT", "EIO")
 CALLS = (
     *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat"),
     *("mkdir", "mkdirat", "rmdir", "ftruncate"),
@@ -112,7 +113,7 @@ class Refusals:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_build_to_which_the_disk_refuses_one_thing_halves_nothing(
     tmp_path: Path, error: str, part: int
 ) -> None:
@@ -120,7 +121,7 @@ def test_a_build_to_which_the_disk_refuses_one_thing_halves_nothing(
     refusals = Refusals(tmp_path, ("off", "normal", "full")[part])
     points = refusals.points()
     assert len(points) > 40
-    most = POINTS // PARTS // 2
+    most = POINTS // PARTS // len(ERRORS)
     if len(points) > most:
         points = [points[n * (len(points) - 1) // (most - 1)] for n in range(most)]
     print(f"{len(points)} refusals with {error}: each whole, each made up for")
@@ -139,7 +140,7 @@ def test_a_build_to_which_the_disk_refuses_one_thing_halves_nothing(
             assert site.outputs() == refusals.after, where
         else:
             said = done.stderr + done.stdout
-            assert re.search("I/O|Input/output|No space|full|lost on its way", said), where
+            assert re.search("I/O|Input/output|No space|quota|full|lost on its way", said), where
         assert site.run("build").returncode == 0, where
         assert site.outputs() == refusals.after, where
         assert not [p for p in (site.root / ".assetd/staging").rglob("*") if p.is_file()], where
