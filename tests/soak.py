@@ -43,8 +43,8 @@ PARTS: Final = {
             "tests/test_convergence.py::test_whatever_happens_the_daemon_ends_where_a_clean_build_does",
         ),
         # They wait more than they work.
-        {"SEQUENCES": 10_000, "LENGTH": 10, "PARTS": 4},
-        workers=4,
+        {"SEQUENCES": 10_000, "LENGTH": 20, "PARTS": 6},
+        workers=6,
     ),
     "steps": Part(
         "a kill at every step of a batch",
