@@ -15,7 +15,7 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -610,13 +610,12 @@ class Convergence(RuleBasedStateMachine):
             target = path if loop and place[-1] == "t" else self.root / to
             path.symlink_to(os.path.relpath(target, path.parent))
 
-    @rule(name=st.sampled_from(NAMES), to=st.sampled_from(NAMES))
-    def hard_link(self, name: str, to: str) -> None:
-        # Where all names are watched: nobody hears of a write to another one.
+    @rule(place=FILES, to=FILES)
+    def hard_link(self, place: str, to: str) -> None:
         with contextlib.suppress(OSError):
-            path = self.path(f"assets/{name}")
+            path = self.path(place)
             path.unlink(missing_ok=True)
-            path.hardlink_to(self.root / "assets" / to)
+            path.hardlink_to(self.root / to)
 
     # -- folders ----------------------------------------------------------------------------
 
@@ -1174,6 +1173,18 @@ WAYS: Final = ("replaced", "removed first", "removed for a while")
 """In which people make a link lead elsewhere."""
 
 
+def lead_to_two(site: Site, link: Path, way: str, meanwhile: Callable[[], object]) -> None:
+    """Have *link* lead to the folder `two`; *meanwhile* is called while it is away."""
+    if way == "replaced":
+        (site.root / "new").symlink_to(site.root / "two")
+        (site.root / "new").rename(link)
+        return
+    link.unlink()
+    if way == "removed for a while":
+        meanwhile()
+    link.symlink_to(site.root / "two")
+
+
 @pytest.mark.parametrize("way", [*WAYS, "not there"])
 @pytest.mark.parametrize("link", LINKED)
 def test_a_link_to_a_folder_of_dependencies_comes_to_lead_elsewhere(
@@ -1201,14 +1212,7 @@ def test_a_link_to_a_folder_of_dependencies_comes_to_lead_elsewhere(
         made("one")
         site.write("one/_p.scss", "$c: uno;")
         made("uno")
-        if way == "replaced":
-            (site.root / "new").symlink_to(site.root / "two")
-            (site.root / "new").rename(place)
-        else:
-            place.unlink()
-            if way == "removed for a while":
-                made("uno", errors=1)
-            place.symlink_to(site.root / "two")
+        lead_to_two(site, place, way, lambda: made("uno", errors=1))
         made("two")
         site.write("one/_p.scss", "$c: tres;")
         site.write("two/_p.scss", "$c: dos;")
@@ -1260,14 +1264,7 @@ def test_a_link_that_the_configuration_names_comes_to_lead_elsewhere(
     with site.daemon() as daemon:
         assert daemon.sync() == []
         assert site.outputs(out_dir) == {"a.txt": text[0].encode()}
-        if way == "replaced":
-            (site.root / "new").symlink_to(site.root / "two")
-            (site.root / "new").rename(place)
-        else:
-            place.unlink()
-            if way == "removed for a while":
-                daemon.sync()
-            place.symlink_to(site.root / "two")
+        lead_to_two(site, place, way, daemon.sync)
         assert daemon.sync() == []
         assert site.outputs(out_dir) == {"a.txt": text[1].encode()}
         assert site.outputs("one/out") == {}
